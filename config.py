@@ -1,0 +1,251 @@
+"""Every setting of a run, with its meaning, in one place.
+
+`CONFIG` is what `python train.py` runs: edit it here, start from another entry of `PRESETS`
+(`python train.py --preset quick`), or change single fields (`--training.epochs 50`).
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass, field, fields, is_dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+from conditions import Condition
+
+# What a condition named in `data.conditions` is. To condition on another column of your table, add
+# a line here, and its name to `data.conditions`.
+CONDITIONS = {
+    condition.name: condition
+    for condition in (
+        Condition("age", "continuous", "years", 0, 120),
+        Condition("sex", "binary", categories=("male", "female")),
+        Condition("bmi", "continuous", "kg/m2", 10, 80),
+        Condition("lvef", "continuous", "%", 5, 90),
+        Condition("lv_mass", "continuous", "g", 20, 500),
+        Condition("lvedv", "continuous", "mL", 30, 500),
+        Condition("heart_angle_frontal", "continuous", "degrees", -180, 180),
+        Condition("heart_angle_transverse", "continuous", "degrees", -180, 180),
+    )
+}
+
+
+class ConfigError(ValueError):
+    """A setting that makes no sense, alone or with another one."""
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Where the ECGs come from, and how they are divided."""
+
+    source: Literal["synthetic", "ptbxl", "arrays", "prepared"] = "synthetic"
+    """Reader: the simulated cohort, a PTB-XL folder, NumPy arrays, or a prepared cohort folder."""
+    path: Path | None = None
+    """Folder or file that the reader reads; the simulated cohort needs none."""
+    cache: Path = Path("cache")
+    """Folder in which median beats are kept once they are prepared."""
+    sampling_rate: Literal[100, 500] = 500
+    """Which of the two versions of PTB-XL to read, in Hz."""
+    subjects: int = 6000
+    """Size of the simulated cohort."""
+    seed: int = 0
+    """Seed of the simulated cohort and of the division by patient."""
+    conditions: tuple[str, ...] = ("age", "sex", "bmi")
+    """Names from `CONDITIONS` of what encoder and decoder are told of the subject."""
+    split: Literal["random", "fold"] = "random"
+    """Divide patients at random, or by the column `fold` (10 test, 9 validation)."""
+    validation_fraction: float = 0.1
+    """Share of the patients that early stopping watches; unused when split by fold."""
+    test_fraction: float = 0.15
+    """Share of the patients that all metrics are measured on; unused when split by fold."""
+    workers: int = 0
+    """Processes that prepare median beats; 0 is one per core."""
+
+    def __post_init__(self) -> None:
+        _check(self.source == "synthetic" or self.path is not None, "data.path", "a path", None)
+        _check(self.subjects >= 20, "data.subjects", "at least 20", self.subjects)
+        _check(self.workers >= 0, "data.workers", "0 or more", self.workers)
+        for name in self.conditions:
+            _check(name in CONDITIONS, "data.conditions", f"among {list(CONDITIONS)}", name)
+        unique = len(set(self.conditions)) == len(self.conditions)
+        _check(unique, "data.conditions", "each name once", self.conditions)
+        shares = self.validation_fraction, self.test_fraction
+        _check(min(shares) > 0 and sum(shares) < 1, "data.*_fraction", "above 0, sum < 1", shares)
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """The network. `vae.VAE` documents each choice."""
+
+    conv_filters: tuple[int, ...] = (5, 5)
+    """Filters of each encoder convolution; the decoder mirrors them."""
+    conv_kernels: tuple[tuple[int, int], ...] = ((1, 40), (12, 1))
+    """Kernels as (leads, samples); one over all leads covers all that the network works on."""
+    conv_paddings: tuple[Literal["same", "valid"], ...] = ("same", "valid")
+    """Padding of each convolution."""
+    latent_space_dim: int = 10
+    """Number of latent dimensions."""
+    hidden: tuple[int, ...] = (128,)
+    """Widths of dense layers before the latent heads, mirrored in the decoder."""
+    independent_only: bool = True
+    """Generate the independent leads and derive the others exactly."""
+    batch_normalization: bool = False
+    """Batch normalisation after each layer, as published."""
+    output: Literal["linear", "elu_batchnorm"] = "linear"
+    """Last layer of the decoder; "elu_batchnorm" as published."""
+    linear_path: bool = True
+    """A linear encoder and decoder beside the convolutions, started at conditional PCA."""
+    noise: Literal["learned", "mse"] | float = "learned"
+    """Observation noise: learned, a number of mV, or "mse" for the published squared error."""
+    kl_weight: float = 1.0
+    """Final weight of the KL term."""
+    free_bits: float = 0.0
+    """Nats per latent dimension below which the KL term does not push."""
+    condition_dropout: float = 0.1
+    """Probability in training that a condition is hidden, so that it can be left out later."""
+    condition_encoding: Literal["standard", "raw"] = "standard"
+    """Scaled with room for missing values, or the bare numbers as published."""
+
+    def __post_init__(self) -> None:
+        sizes = {len(self.conv_filters), len(self.conv_kernels), len(self.conv_paddings)}
+        _check(len(sizes) == 1 and 0 not in sizes, "model.conv_*", "one entry per layer", sizes)
+        _check(self.latent_space_dim > 0, "model.latent_space_dim", "1 or more", 0)
+        _check(0 <= self.condition_dropout < 1, "model.condition_dropout", "in [0, 1)", None)
+        _check(self.kl_weight >= 0, "model.kl_weight", "0 or more", self.kl_weight)
+        _check(self.free_bits >= 0, "model.free_bits", "0 or more", self.free_bits)
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """How the network is trained."""
+
+    epochs: int = 60
+    """Most epochs to train."""
+    batch_size: int = 64
+    """ECGs per step; the last, incomplete batch of an epoch is left out."""
+    learning_rate: float = 1e-3
+    """Of Adam, at the start."""
+    learning_rate_decay: Literal["none", "cosine"] = "cosine"
+    """Constant, or a half cosine to zero over all epochs."""
+    gradient_norm: float = 0.0
+    """Gradients longer than this are shortened to it; 0 leaves them as they are."""
+    kl_schedule: Literal["constant", "warm-up", "cyclical"] = "constant"
+    """How the KL weight reaches `model.kl_weight`."""
+    kl_epochs: int = 10
+    """Epochs of the warm-up, or of one cycle (rising for its first half)."""
+    patience: int = 20
+    """Epochs without a better validation objective after which training stops; 0 never stops."""
+    augmentation: float = 0.0
+    """Strength of random changes to training beats: gain, rotation, timing; 0 is none, 1 usual."""
+    pretraining_subjects: int = 0
+    """Simulated subjects to train on first; for small cohorts."""
+    pretraining_epochs: int = 20
+    """Epochs of that."""
+    seed: int = 0
+    """Of weights, shuffling, sampling, dropout and augmentation."""
+    xla: bool = True
+    """Compile the training step with XLA."""
+    precision: Literal["float32", "mixed_float16", "mixed_bfloat16"] = "float32"
+    """Keras's precision policy; float32 on a CPU."""
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batch_size", "kl_epochs"):
+            value = getattr(self, name)
+            _check(value >= 1, f"training.{name}", "1 or more", value)
+        for name in ("patience", "pretraining_subjects", "augmentation", "gradient_norm"):
+            value = getattr(self, name)
+            _check(value >= 0, f"training.{name}", "0 or more", value)
+        good = 0 < self.learning_rate < math.inf
+        _check(good, "training.learning_rate", "above 0", self.learning_rate)
+
+
+@dataclass(frozen=True)
+class EvaluationConfig:
+    """What is measured and drawn at the end."""
+
+    bootstrap: int = 1000
+    """Resamples of the test patients behind each interval."""
+    generated: int = 200
+    """ECGs generated at each end of a condition's range, to measure its effects."""
+    examples: int = 4
+    """Test ECGs drawn beside their reconstructions."""
+    seed: int = 0
+    """Of resampling and of generated ECGs."""
+
+    def __post_init__(self) -> None:
+        _check(self.bootstrap >= 100, "evaluation.bootstrap", "at least 100", self.bootstrap)
+        _check(self.examples >= 1, "evaluation.examples", "1 or more", self.examples)
+
+
+@dataclass(frozen=True)
+class Config:
+    """A run: data, network, training, evaluation."""
+
+    run: str = "default"
+    """Name of the run; its results lie in `runs/<run>/`."""
+    data: DataConfig = field(default_factory=DataConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+
+    def __post_init__(self) -> None:
+        plain = re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", self.run) is not None
+        _check(plain, "run", "a name of letters, digits, '.', '_' and '-'", self.run)
+
+
+def _check(true: bool, name: str, expected: str, received: object) -> None:
+    if not true:
+        raise ConfigError(f"{name}: expected {expected}. Received: {received!r}.")
+
+
+def to_dict(config: object) -> dict:
+    """A (nested) configuration as plain values, for JSON."""
+    values = {}
+    for one in fields(config):
+        value = getattr(config, one.name)
+        if is_dataclass(value):
+            value = to_dict(value)
+        values[one.name] = str(value) if isinstance(value, Path) else value
+    return values
+
+
+# --- edit from here -------------------------------------------------------------------------------
+
+CONFIG = Config()
+
+PRESETS = {
+    # Simulated cohort, minutes on two CPU cores.
+    "default": CONFIG,
+    # The same, smaller: under a minute, for trying out.
+    "quick": replace(
+        CONFIG,
+        run="quick",
+        data=replace(CONFIG.data, subjects=1000),
+        training=replace(CONFIG.training, epochs=5),
+        evaluation=replace(CONFIG.evaluation, bootstrap=200),
+    ),
+    # The network and the objective of Sang, Beetz and Grau (2022), exactly.
+    "paper": replace(
+        CONFIG,
+        run="paper",
+        model=ModelConfig(
+            hidden=(),
+            independent_only=False,
+            batch_normalization=True,
+            output="elu_batchnorm",
+            linear_path=False,
+            noise="mse",
+            condition_dropout=0.0,
+            condition_encoding="raw",
+        ),
+        training=TrainingConfig(epochs=300, batch_size=32, learning_rate_decay="none", patience=0),
+    ),
+    # PTB-XL: python train.py --preset ptbxl --data.path FOLDER
+    "ptbxl": replace(
+        CONFIG,
+        run="ptbxl",
+        data=DataConfig(source="ptbxl", path=Path("ptb-xl"), split="fold"),
+        training=TrainingConfig(augmentation=1.0, pretraining_subjects=6000),
+    ),
+}

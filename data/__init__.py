@@ -1,0 +1,57 @@
+"""Cohorts of ECGs: the contract, and one reader per source."""
+
+from __future__ import annotations
+
+from config import DataConfig
+from data.cohort import (
+    INDEPENDENT_LEADS,
+    LEADS,
+    QRS_SAMPLE,
+    SAMPLING_RATE,
+    Cohort,
+    CohortError,
+    Split,
+)
+
+__all__ = [
+    "INDEPENDENT_LEADS",
+    "LEADS",
+    "QRS_SAMPLE",
+    "SAMPLING_RATE",
+    "Cohort",
+    "CohortError",
+    "Split",
+    "load_cohort",
+]
+
+
+def load_cohort(settings: DataConfig) -> Cohort:
+    """Reads the cohort that the settings name, from the cache if it was prepared before.
+
+    Args:
+        settings: `config.data`.
+
+    Returns:
+        The whole cohort; `Cohort.split` divides it.
+
+    Raises:
+        CohortError: the data are not there or break the contract.
+    """
+    # Each reader is imported on demand: the simulator should not need wfdb.
+    if settings.source == "synthetic":
+        from data.synthetic import simulate
+
+        return simulate(settings.subjects, settings.seed)
+    if not settings.path.exists():
+        raise CohortError(f"data.path: {settings.path} is not there. Give --data.path FOLDER.")
+    if settings.source == "ptbxl":
+        from data.ptbxl import load_ptbxl
+
+        return load_ptbxl(
+            settings.path, settings.cache, settings.sampling_rate, settings.workers or None
+        )
+    if settings.source == "arrays":
+        from data.arrays import load_arrays
+
+        return load_arrays(settings.path, settings.conditions)
+    return Cohort.open(settings.path)

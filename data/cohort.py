@@ -1,0 +1,323 @@
+"""The data contract, stated once: what a cohort of ECGs is, in memory and on disk.
+
+An ECG is one median beat per recording: float32, millivolts, leads in the order of `LEADS`,
+`SAMPLES` samples at `SAMPLING_RATE` Hz, the QRS complex centred on sample `QRS_SAMPLE`.
+
+Dims: N recordings, L leads, T samples.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from leads import INDEPENDENT_LEADS, LEADS, derive_leads, einthoven_residual, independent_leads
+
+__all__ = [
+    "INDEPENDENT_LEADS",
+    "LEADS",
+    "QRS_SAMPLE",
+    "SAMPLES",
+    "SAMPLING_RATE",
+    "Cohort",
+    "CohortError",
+    "Split",
+    "derive_leads",
+    "einthoven_residual",
+    "independent_leads",
+]
+
+SAMPLING_RATE = 500.0  # Hz
+SAMPLES = 400  # 800 ms
+QRS_SAMPLE = (
+    150  # 300 ms before the QRS centre hold a P wave at PR 240 ms; 500 ms after, the T wave
+)
+UNIT = "mV"
+FORMAT_VERSION = 1
+
+# A resting 12-lead QRS is 0.2 to 10 mV from peak to peak in its largest lead. Values in microvolts
+# are 1000 times that, in volts 1/1000.
+PLAUSIBLE_PEAK_TO_PEAK_MV = (0.05, 50.0)
+
+
+class CohortError(ValueError):
+    """Data that break the contract. The message names the record and what to do."""
+
+
+class Split(NamedTuple):
+    """Three cohorts that share no patient."""
+
+    train: Cohort
+    validation: Cohort
+    test: Cohort
+
+
+@dataclass(eq=False)
+class Cohort:
+    """ECGs and what is known of their subjects, row by row.
+
+    Attributes:
+        ecg: (N, L, T) float32, mV; an array or a read-only memory map.
+        subjects: N rows, index 0..N-1. `subject_id` (unique) names the recording, `patient_id` the
+            person (splits are by patient; equal to `subject_id` if absent). Condition columns,
+            optional `time` (years) and `event` (0 / 1), anything else carried along. Missing
+            values are NaN.
+        source: where the data came from, one line.
+        excluded: what was left out and why: columns `subject_id`, `reason`.
+        truth: for simulated data, N rows of true features, latent factors and log hazard.
+        leads: names of the L leads.
+        sampling_rate: Hz.
+
+    Raises:
+        CohortError: the data break the contract.
+    """
+
+    ecg: np.ndarray
+    subjects: pd.DataFrame
+    source: str = ""
+    excluded: pd.DataFrame = field(
+        default_factory=lambda: pd.DataFrame({"subject_id": [], "reason": []}, dtype=object)
+    )
+    truth: pd.DataFrame | None = None
+    leads: tuple[str, ...] = LEADS
+    sampling_rate: float = SAMPLING_RATE
+
+    def __post_init__(self) -> None:
+        self.leads = tuple(self.leads)
+        self.subjects = _checked_subjects(self.subjects)
+        _check_ecg(self.ecg, self.subjects["subject_id"], self.leads)
+        if self.truth is not None:
+            if len(self.truth) != len(self.subjects):
+                raise CohortError(
+                    f"Expected truth of {len(self.subjects)} rows. Received: {len(self.truth)}."
+                )
+            self.truth = self.truth.reset_index(drop=True)
+
+    def __len__(self) -> int:
+        return len(self.subjects)
+
+    def take(self, rows: Sequence[int] | np.ndarray) -> Cohort:
+        """The recordings at these row numbers, in this order. `excluded` stays as it is."""
+        rows = np.asarray(rows)
+        if rows.dtype == bool:
+            rows = np.flatnonzero(rows)
+        rows = rows.astype(np.int64)
+        part = object.__new__(Cohort)  # rows of a valid cohort are valid: not checked again
+        part.ecg = self.ecg[rows]
+        part.subjects = self.subjects.iloc[rows].reset_index(drop=True)
+        part.truth = None if self.truth is None else self.truth.iloc[rows].reset_index(drop=True)
+        part.source, part.excluded = self.source, self.excluded
+        part.leads, part.sampling_rate = self.leads, self.sampling_rate
+        return part
+
+    def split(
+        self, validation: float = 0.1, test: float = 0.1, seed: int = 0, by_fold: bool = False
+    ) -> Split:
+        """Divides by patient.
+
+        Args:
+            validation: share of the patients.
+            test: share of the patients.
+            seed: of the random division.
+            by_fold: use the column `fold` (1..10) instead: 10 is test, 9 validation, the rest
+                training, as PTB-XL recommends.
+
+        Returns:
+            (train, validation, test); no patient is in two of them.
+
+        Raises:
+            CohortError: a part would be empty, or the folds divide a patient.
+        """
+        patients = self.subjects["patient_id"]
+        if by_fold:
+            if "fold" not in self.subjects or self.subjects["fold"].isna().any():
+                raise CohortError(
+                    "Expected a column `fold` without gaps to split by fold. "
+                    'Set data.split to "random", or add the column.'
+                )
+            fold = self.subjects["fold"].to_numpy()
+            part = np.where(fold == 10, 2, np.where(fold == 9, 1, 0))
+            parts_of = pd.Series(part).groupby(patients.to_numpy()).nunique()
+            if (parts_of > 1).any():
+                raise CohortError(
+                    f"Patient {parts_of.index[parts_of > 1][0]!r} is in two parts of the split: "
+                    "its folds must be all training (1-8), all 9 or all 10."
+                )
+        else:
+            if not (0 < validation and 0 < test and validation + test < 1):
+                raise CohortError(
+                    "Expected shares of validation and test above 0 with a sum below 1. "
+                    f"Received: {validation} and {test}."
+                )
+            names = np.sort(patients.unique())
+            order = np.random.default_rng(seed).permutation(len(names))
+            n_test, n_validation = (
+                max(1, round(len(names) * share)) for share in (test, validation)
+            )
+            part_of = np.zeros(len(names), dtype=int)
+            part_of[order[:n_test]] = 2
+            part_of[order[n_test : n_test + n_validation]] = 1
+            part = part_of[np.searchsorted(names, patients.to_numpy())]
+        for number, name in enumerate(Split._fields):
+            if not (part == number).any():
+                raise CohortError(
+                    f"The {name} part of the split is empty: {len(self)} recordings of "
+                    f"{patients.nunique()} patients. A split needs at least three patients"
+                    + (" and recordings in folds 1-8, 9 and 10." if by_fold else ".")
+                )
+        return Split(*(self.take(part == number) for number in range(3)))
+
+    def save(self, folder: str | Path) -> None:
+        """Writes `ecg.npy`, `subjects.csv`, `excluded.csv`, `cohort.json` (and `truth.csv`).
+
+        `cohort.json` is written last: a folder without it is unfinished, and `open` says so.
+        """
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "cohort.json").unlink(missing_ok=True)
+        np.save(folder / "ecg.npy", np.asarray(self.ecg, dtype=np.float32))
+        self.subjects.to_csv(folder / "subjects.csv", index=False)
+        self.excluded.to_csv(folder / "excluded.csv", index=False)
+        if self.truth is not None:
+            self.truth.to_csv(folder / "truth.csv", index=False)
+        description = {
+            "format_version": FORMAT_VERSION,
+            "source": self.source,
+            "unit": UNIT,
+            "leads": list(self.leads),
+            "sampling_rate": self.sampling_rate,
+            "shape": list(self.ecg.shape),
+            "text_columns": [
+                name
+                for name, kind in self.subjects.dtypes.items()
+                if kind == object  # noqa: E721
+            ],
+            "excluded": self.excluded["reason"].value_counts().to_dict(),
+        }
+        partial = folder / "cohort.json.partial"
+        partial.write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
+        partial.replace(folder / "cohort.json")
+
+    @classmethod
+    def open(cls, folder: str | Path) -> Cohort:
+        """Opens a prepared folder; the ECGs stay on disk, memory-mapped and read-only.
+
+        Raises:
+            CohortError: no finished prepared cohort of a known version lies there.
+        """
+        folder = Path(folder)
+        if not (folder / "cohort.json").is_file():
+            raise CohortError(
+                f"{folder} is no prepared cohort: cohort.json is missing (not there, or the "
+                "preparation was interrupted). Prepare it again."
+            )
+        try:
+            description = json.loads((folder / "cohort.json").read_text(encoding="utf-8"))
+            version = description["format_version"]
+            if version > FORMAT_VERSION:
+                raise CohortError(
+                    f"{folder} was prepared by a newer version (format {version}, this one reads "
+                    f"up to {FORMAT_VERSION}). Update the code or prepare it again."
+                )
+            text = {name: str for name in description["text_columns"]}
+            ecg = np.load(folder / "ecg.npy", mmap_mode="r", allow_pickle=False)
+            subjects = pd.read_csv(folder / "subjects.csv", dtype=text)
+            excluded = pd.read_csv(folder / "excluded.csv", dtype=str)
+            truth = folder / "truth.csv"
+            truth = pd.read_csv(truth) if truth.is_file() else None
+        except CohortError:
+            raise
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise CohortError(
+                f"{folder} is damaged ({error}). Delete the folder and prepare it again."
+            ) from error
+        return cls(
+            ecg=ecg,
+            subjects=subjects,
+            source=description["source"],
+            excluded=excluded,
+            truth=truth,
+            leads=tuple(description["leads"]),
+            sampling_rate=description["sampling_rate"],
+        )
+
+
+def _checked_subjects(subjects: pd.DataFrame) -> pd.DataFrame:
+    """Adds missing ids, and checks that `subject_id` is complete and unique."""
+    subjects = subjects.reset_index(drop=True).copy()
+    if len(subjects) == 0:
+        raise CohortError("Expected at least one subject. Received an empty table.")
+    if "subject_id" not in subjects:
+        raise CohortError(
+            f"Expected a column `subject_id`. Received the columns {list(subjects.columns)}."
+        )
+    if "patient_id" not in subjects:
+        subjects["patient_id"] = subjects["subject_id"]
+    for column in ("subject_id", "patient_id"):
+        missing = subjects[column].isna()
+        if missing.any():
+            raise CohortError(f"Row {int(missing.idxmax())} of the subjects has no {column}.")
+        numbers = pd.api.types.is_float_dtype(subjects[column])
+        if numbers and (subjects[column] % 1 == 0).all():
+            subjects[column] = subjects[column].astype(np.int64)  # 15709.0 -> 15709
+        subjects[column] = subjects[column].astype(str)
+    twice = subjects["subject_id"].duplicated()
+    if twice.any():
+        row = int(twice.idxmax())
+        raise CohortError(
+            f"subject_id {subjects['subject_id'][row]!r} stands twice (again in row {row}). "
+            "Each recording needs its own; recordings of one person share a patient_id."
+        )
+    return subjects
+
+
+def _check_ecg(ecg: np.ndarray, ids: pd.Series, leads: tuple[str, ...]) -> None:
+    """Checks shape, type, finiteness and unit; chunked, so that memory maps stay on disk."""
+    expected = f"Expected ecg of shape ({len(ids)}, {len(leads)}, T)"
+    if ecg.ndim != 3 or ecg.shape[0] != len(ids) or ecg.shape[1] != len(leads):
+        hint = ""
+        if ecg.ndim == 3 and ecg.shape[2] == len(leads) != ecg.shape[1]:
+            hint = " Are leads and samples swapped?"
+        elif ecg.ndim == 3 and ecg.shape[0] != len(ids):
+            hint = " The first axis must have one recording per row of subjects."
+        elif ecg.ndim == 4 and ecg.shape[-1] == 1:
+            hint = " Drop the last axis: ecg[..., 0]."
+        raise CohortError(f"{expected}. Received: {tuple(ecg.shape)}.{hint}")
+    if ecg.dtype != np.float32:
+        raise CohortError(f"Expected ecg of dtype float32 in mV. Received: {ecg.dtype}.")
+    peak_to_peak = np.empty(len(ids))
+    for start in range(0, len(ids), 4096):
+        chunk = np.asarray(ecg[start : start + 4096])
+        finite = np.isfinite(chunk).all(axis=2)
+        if not finite.all():
+            row, lead = np.argwhere(~finite)[0]
+            raise CohortError(
+                f"ECG {ids[start + row]!r} has NaN or infinite values in lead {leads[lead]}. "
+                "Leave the recording out, or repair it."
+            )
+        peak_to_peak[start : start + 4096] = np.ptp(chunk, axis=2).max(axis=1)
+    low, high = PLAUSIBLE_PEAK_TO_PEAK_MV
+    typical = float(np.median(peak_to_peak))
+    if typical > high:
+        raise CohortError(
+            f"Expected ECGs in mV. The median peak-to-peak amplitude is {typical:.4g}: these look "
+            "like microvolts or raw units. Divide by 1000 (uV), or by the gain."
+        )
+    if typical < low:
+        raise CohortError(
+            f"Expected ECGs in mV. The median peak-to-peak amplitude is {typical:.4g}: these look "
+            "like volts or normalised values. Convert them to mV."
+        )
+    odd = (peak_to_peak < low / 10) | (peak_to_peak > high)
+    if odd.any():
+        row = int(odd.argmax())
+        raise CohortError(
+            f"ECG {ids[row]!r} has a peak-to-peak amplitude of {peak_to_peak[row]:.4g} mV: flat, "
+            "or in another unit than the rest. Leave it out, or correct its unit."
+        )

@@ -1,0 +1,74 @@
+"""Names of the ECG leads and the equations between them.
+
+Six of the standard twelve leads are limb leads, and only two of those are independent: the other
+four follow from I and II (Einthoven's law and Goldberger's augmented leads).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+LEADS = ("I", "II", "III", "aVR", "aVL", "aVF", "V1", "V2", "V3", "V4", "V5", "V6")
+INDEPENDENT_LEADS = ("I", "II", "V1", "V2", "V3", "V4", "V5", "V6")
+
+# Coefficients of (I, II).
+DERIVED = {"III": (-1.0, 1.0), "aVR": (-0.5, -0.5), "aVL": (1.0, -0.5), "aVF": (-0.5, 1.0)}
+
+
+def independent_among(leads: Sequence[str]) -> tuple[str, ...]:
+    """The leads that do not follow from the others, in their order.
+
+    Args:
+        leads: names, e.g. `LEADS`. Without both I and II nothing can be derived.
+    """
+    if not {"I", "II"} <= set(leads):
+        return tuple(leads)
+    return tuple(lead for lead in leads if lead not in DERIVED)
+
+
+def expansion_matrix(leads: Sequence[str]) -> np.ndarray:
+    """(L, I) matrix that makes all `leads` from `independent_among(leads)`; exact in float."""
+    independent = independent_among(leads)
+    matrix = np.zeros((len(leads), len(independent)), dtype=np.float32)
+    for row, lead in enumerate(leads):
+        if lead in independent:
+            matrix[row, independent.index(lead)] = 1
+        else:
+            matrix[row, independent.index("I")], matrix[row, independent.index("II")] = DERIVED[
+                lead
+            ]
+    return matrix
+
+
+def derive_leads(independent: np.ndarray) -> np.ndarray:
+    """Expands the 8 independent leads to the standard 12.
+
+    Args:
+        independent: (..., 8, T), leads in the order of `INDEPENDENT_LEADS`.
+
+    Returns:
+        (..., 12, T) in the order of `LEADS`, same unit and dtype.
+    """
+    return np.matmul(expansion_matrix(LEADS).astype(independent.dtype), independent)
+
+
+def independent_leads(ecg: np.ndarray) -> np.ndarray:
+    """Picks the 8 independent leads out of the standard 12: (..., 12, T) -> (..., 8, T)."""
+    return ecg[..., [LEADS.index(lead) for lead in INDEPENDENT_LEADS], :]
+
+
+def einthoven_residual(ecg: np.ndarray) -> np.ndarray:
+    """Largest violation of the limb-lead equations, relative to the largest limb-lead amplitude.
+
+    Args:
+        ecg: (N, 12, T), standard leads, in any unit.
+
+    Returns:
+        (N,) max |lead - lead derived from I and II| / max |limb lead|; 0 for an exact ECG.
+    """
+    limb = ecg[:, :6].astype(np.float64)
+    derived = np.matmul(expansion_matrix(LEADS[:6]).astype(np.float64), limb[:, :2])
+    scale = np.abs(limb).max(axis=(1, 2))
+    return np.abs(limb - derived).max(axis=(1, 2)) / np.where(scale > 0, scale, 1.0)

@@ -1,0 +1,275 @@
+"""Trains and judges one model: cohort -> split -> model -> fit -> save -> evaluate.
+
+`python train.py` runs `config.CONFIG`; `python train.py --help` lists what can be changed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import io
+import json
+import os
+import shutil
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+
+import tyro
+
+from config import CONDITIONS, CONFIG, PRESETS, Config, to_dict
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.figure import Figure
+
+    from data import Cohort, Split
+
+RUNS = Path("runs")
+
+
+class RunError(RuntimeError):
+    """A run folder that holds something else than this run may continue."""
+
+
+def train(config: Config = CONFIG, overwrite: bool = False) -> Path:
+    """Runs a configuration, or what is left of it if it was interrupted.
+
+    Args:
+        config: all settings.
+        overwrite: start anew where a run of this name exists.
+
+    Returns:
+        The run folder: `config.json`, `history.csv`, `model/`, `metrics.json`, `figures/`,
+        `report.html`.
+
+    Raises:
+        RunError: a run of this name is finished, or has other settings.
+        CohortError, ConditionError, ModelError, TrainingError: data or settings do not fit.
+    """
+    clock = Clock()
+    folder = open_run(config, overwrite)
+
+    with clock.phase("start"):  # here, so that --help and a wrong argument need no TensorFlow
+        import keras
+
+        from conditions import ConditionSchema
+        from data import load_cohort
+        from evaluation import evaluate
+        from training import build_model, fit, pretrain
+        from vae import VAE
+
+        keras.config.set_dtype_policy(config.training.precision)
+
+    with clock.phase("data"):
+        cohort = load_cohort(config.data)
+        split = cohort.split(
+            config.data.validation_fraction,
+            config.data.test_fraction,
+            config.data.seed,
+            by_fold=config.data.split == "fold",
+        )
+        print(f"{cohort.source}: {', '.join(f'{len(p)} {n}' for n, p in split._asdict().items())}")
+        schema = ConditionSchema(
+            [CONDITIONS[name] for name in config.data.conditions], config.model.condition_encoding
+        )
+        schema.check(cohort.subjects)
+        schema.fit(split.train.subjects)
+        training, validation = (
+            (part.ecg, schema.encode(part.subjects)) for part in (split.train, split.validation)
+        )
+
+    with clock.phase("training"):
+        model = build_model(config, schema, cohort)
+        if config.training.pretraining_subjects:
+            pretrain(model, config, folder / "checkpoint" / "pretraining.npz")
+        elif config.model.linear_path:
+            model.adapt(*training)
+        history = fit(model, training, validation, config, folder / "checkpoint" / "training.npz")
+        history.to_csv(folder / "history.csv", index=False)
+        model.save(folder / "model")
+
+    with clock.phase("evaluation"):
+        # What is judged is the file that a user would load.
+        metrics, figures = evaluate(VAE.load(folder), split, config.evaluation, history)
+
+    metrics = {"data": counts(split, cohort), "training": speed(history, split, clock), **metrics}
+    write_results(folder, metrics, figures)
+    shutil.rmtree(folder / "checkpoint", ignore_errors=True)
+    print(f"{clock}. Results: {folder / 'report.html'}")
+    return folder
+
+
+class Clock:
+    """Seconds of each phase of a run."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    @contextlib.contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        """Times what is done inside."""
+        started = time.perf_counter()
+        yield
+        self.seconds[name] = time.perf_counter() - started
+
+    def __str__(self) -> str:
+        parts = ", ".join(f"{name} {seconds:.0f}" for name, seconds in self.seconds.items())
+        return f"{sum(self.seconds.values()):.0f} s: {parts}"
+
+
+def open_run(config: Config, overwrite: bool = False) -> Path:
+    """The folder of a run that may start or go on, with `config.json` in it.
+
+    Raises:
+        RunError: it is finished, or was begun with other settings.
+    """
+    folder = RUNS / config.run
+    settings = json.loads(json.dumps(to_dict(config)))
+    if overwrite and folder.exists():
+        shutil.rmtree(folder)
+    elsewhere = "Choose another --run NAME, or --overwrite to replace it."
+    if (folder / "config.json").is_file():
+        changed = differences(json.loads((folder / "config.json").read_text("utf-8")), settings)
+        if changed:
+            raise RunError(f"{folder} has other settings: {'; '.join(changed)}. {elsewhere}")
+        if (folder / "report.html").is_file():
+            raise RunError(f"{folder} is finished. {elsewhere}")
+    elif folder.exists() and any(folder.iterdir()):
+        raise RunError(f"{folder} holds something else than a run. {elsewhere}")
+    folder.mkdir(parents=True, exist_ok=True)
+    write_text(folder / "config.json", json.dumps(settings, indent=2) + "\n")
+    return folder
+
+
+def differences(old: Mapping, new: Mapping, prefix: str = "") -> list[str]:
+    """Fields of two nested configurations that differ, as `section.field: old -> new`."""
+    found = []
+    for name in {**old, **new}:
+        before, after = old.get(name), new.get(name)
+        if isinstance(before, Mapping) and isinstance(after, Mapping):
+            found += differences(before, after, f"{prefix}{name}.")
+        elif before != after:
+            found.append(f"{prefix}{name}: {before!r} -> {after!r}")
+    return found
+
+
+def counts(split: Split, cohort: Cohort) -> dict:
+    """Section `data` of the metrics."""
+    section = {"recordings": len(cohort), "excluded": len(cohort.excluded)}
+    for name, part in split._asdict().items():
+        section[f"{name}_recordings"] = len(part)
+        section[f"{name}_patients"] = part.subjects["patient_id"].nunique()
+    for reason, number in cohort.excluded["reason"].value_counts().items():
+        section[f"excluded: {reason}"] = int(number)
+    return section
+
+
+def speed(history: pd.DataFrame, split: Split, clock: Clock) -> dict:
+    """Section `training` of the metrics."""
+    import keras
+
+    return {
+        "epochs": len(history),
+        "best_epoch": int(history["val_objective"].idxmin()) + 1,
+        # The median epoch: the first one compiles.
+        "ecgs_per_second": len(split.train) / float(history["seconds"].median()),
+        **{f"{name}_seconds": seconds for name, seconds in clock.seconds.items()},
+        "seconds": sum(clock.seconds.values()),
+        "device": ", ".join(keras.distribution.list_devices()),
+        "backend": f"{keras.backend.backend()}, Keras {keras.__version__}",
+    }
+
+
+def write_results(folder: Path, metrics: dict, figures: Mapping[str, Figure]) -> None:
+    """Writes figures, `metrics.json` and, last, `report.html`: then a run is finished."""
+    from evaluation.figures import save
+    from evaluation.report import write_report
+
+    (folder / "figures").mkdir(exist_ok=True)
+    for name, figure in figures.items():
+        save(figure, folder / "figures" / f"{name}.png")
+    # NaN is no JSON: a number that cannot be had is null.
+    plain = {
+        section: {name: None if value != value else value for name, value in values.items()}
+        for section, values in metrics.items()
+    }
+    write_text(folder / "metrics.json", json.dumps(plain, indent=2, allow_nan=False) + "\n")
+    write_report(folder)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a file whole or not at all."""
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(text, encoding="utf-8")
+    partial.replace(path)
+
+
+def parse(arguments: Sequence[str]) -> tuple[Config, bool]:
+    """Command line -> configuration, and whether to overwrite. A mistake ends in SystemExit(2)."""
+    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    first.add_argument("--preset", choices=PRESETS, default=None)
+    first.add_argument("--overwrite", action="store_true")
+    first.error = fail
+    chosen, rest = first.parse_known_args(arguments)
+    description = (
+        f"{__doc__}\n\n--preset {{{','.join(PRESETS)}}} starts from another entry of "
+        "config.PRESETS; --overwrite replaces a run of the same name."
+    )
+    complaint = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(complaint):
+            config = tyro.cli(
+                Config,
+                prog="train.py",
+                description=description,
+                default=PRESETS[chosen.preset] if chosen.preset else CONFIG,
+                args=rest,
+                config=(tyro.conf.FlagConversionOff,),
+            )
+    except SystemExit as stop:
+        if stop.code:
+            fail(_one_line(complaint.getvalue()))
+        raise
+    return config, chosen.overwrite
+
+
+def _one_line(box: str) -> str:
+    """The message out of the box that tyro draws around it."""
+    message = []
+    for line in box.splitlines()[1:]:
+        text = line.strip("│╰╯╭╮─ ")
+        if not text:
+            break
+        message.append(text)
+    return " ".join(message)
+
+
+def fail(message: str) -> NoReturn:
+    """One line on stderr, exit code 2."""
+    print(f"train.py: {message}", file=sys.stderr)
+    raise SystemExit(2)
+
+
+def main(arguments: Sequence[str]) -> None:
+    """The command line."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow's start-up notes
+    config, overwrite = parse(arguments)
+    try:
+        train(config, overwrite)
+    except (RunError, ValueError) as error:  # every error of our own about data and settings
+        if type(error) is ValueError:
+            raise
+        fail(str(error))
+    except RuntimeError as error:
+        if type(error).__name__ != "TrainingError":
+            raise
+        fail(str(error))
+    except KeyboardInterrupt:
+        fail("interrupted. The same command goes on after the last finished epoch.")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

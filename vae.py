@@ -1,0 +1,612 @@
+"""Conditional variational autoencoder for 12-lead ECGs.
+
+The network of Sang, Beetz and Grau (ISBI 2022, doi 10.1109/ISBI52829.2022.9761431): temporal, then
+lead-mixing convolutions, a small latent space, the subject's conditions given to the encoder and
+the decoder, and the mirrored transposed convolutions. `PUBLISHED` runs it exactly. The defaults
+keep the idea and change what the publication's code gets wrong: an evidence lower bound in nats
+with a calibrated observation noise, a linear output, no batch statistics, the independent leads
+only, and a closed-form start (`adapt`).
+
+Dims: B batch, L leads, I independent leads, T samples, F filters, C conditions, Z latent.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import keras
+import numpy as np
+import pandas as pd
+from keras import ops
+
+from conditions import ConditionSchema
+from leads import LEADS, expansion_matrix, independent_among
+from network import ModelError, build_decoder, build_encoder, check_settings
+
+FORMAT_VERSION = 1
+PREDICT_BATCH = 256
+
+# Keyword arguments with which `VAE` is the published network and objective.
+PUBLISHED = {
+    "independent_only": False,
+    "batch_normalization": True,
+    "output": "elu_batchnorm",
+    "hidden": (),
+    "linear_path": False,
+    "noise": "mse",
+    "condition_dropout": 0.0,
+}
+
+Conditions = pd.DataFrame | Mapping[str, object] | np.ndarray
+
+
+@keras.saving.register_keras_serializable(package="cvae_ecg")
+class VAE(keras.Model):
+    """Conditional VAE from ECGs in mV to ECGs in mV.
+
+    Args:
+        input_shape: (L, T) or (L, T, 1) of an ECG.
+        conv_filters: filters of each encoder convolution; the decoder mirrors them.
+        conv_kernels: (leads, samples) of each kernel. A kernel that spans all L leads spans all
+            leads that the network works on (see `independent_only`).
+        conv_paddings: "same" or "valid" for each convolution.
+        latent_space_dim: Z.
+        condition_dim: C, columns of the encoded conditions; 0 for an unconditional VAE.
+        schema: names and scaling of the conditions; its `dim` is `condition_dim`. Without it,
+            conditions are given as encoded arrays.
+        leads: names of the L leads; by default the standard twelve if L is 12.
+        sampling_rate: Hz, for whoever reads the saved model.
+        hidden: widths of dense ELU layers before the latent heads, mirrored in the decoder.
+        independent_only: work on the leads that do not follow from I and II, and derive the others,
+            so that Einthoven's and Goldberger's equations hold exactly.
+        batch_normalization: after each layer, as published. Training and inference then disagree.
+        output: "linear", or "elu_batchnorm" as published (bounded below: no deep S waves).
+        linear_path: add a linear encoder and decoder beside the convolutions. After `adapt` they
+            are the conditional probabilistic PCA of the training data, and the convolutions learn
+            what PCA cannot.
+        noise: "learned": one standard deviation of the observation noise, trained with the network;
+            a number: that standard deviation in mV; "mse": no noise model, the published mean
+            squared error, which is not in nats.
+        kl_weight: weight of the KL term (1 is the evidence lower bound). Schedules change it.
+        free_bits: nats per latent dimension below which the KL term does not push.
+        condition_dropout: probability in training that a condition is hidden, so that it can be
+            left out at generation. Needs `schema`.
+        seed: of weights, sampling and dropout.
+
+    Raises:
+        ModelError: the arguments do not make a network.
+
+    Example:
+        >>> vae = VAE((12, 400), (5, 5), ((1, 40), (12, 1)), ("same", "valid"), 10, 0)
+        >>> vae.generate(n=2, seed=0).shape
+        (2, 12, 400)
+    """
+
+    def __init__(
+        self,
+        input_shape: Sequence[int],
+        conv_filters: Sequence[int],
+        conv_kernels: Sequence[Sequence[int]],
+        conv_paddings: Sequence[str],
+        latent_space_dim: int,
+        condition_dim: int,
+        *,
+        schema: ConditionSchema | Mapping | None = None,
+        leads: Sequence[str] | None = None,
+        sampling_rate: float = 500.0,
+        hidden: Sequence[int] = (128,),
+        independent_only: bool = True,
+        batch_normalization: bool = False,
+        output: str = "linear",
+        linear_path: bool = True,
+        noise: str | float = "learned",
+        kl_weight: float = 1.0,
+        free_bits: float = 0.0,
+        condition_dropout: float = 0.0,
+        seed: int = 0,
+        name: str = "vae",
+    ) -> None:
+        super().__init__(name=name)
+        self.ecg_shape = tuple(int(size) for size in input_shape)[:2]
+        n_leads = self.ecg_shape[0]
+        if isinstance(schema, Mapping):
+            schema = ConditionSchema.from_dict(schema)
+        if leads is None:
+            leads = LEADS if n_leads == len(LEADS) else [f"lead{n + 1}" for n in range(n_leads)]
+        self.settings = {
+            "input_shape": tuple(int(size) for size in input_shape),
+            "conv_filters": tuple(int(f) for f in conv_filters),
+            "conv_kernels": tuple((int(h), int(w)) for h, w in conv_kernels),
+            "conv_paddings": tuple(conv_paddings),
+            "latent_space_dim": int(latent_space_dim),
+            "condition_dim": int(condition_dim),
+            "leads": tuple(leads),
+            "sampling_rate": float(sampling_rate),
+            "hidden": tuple(int(width) for width in hidden),
+            "independent_only": bool(independent_only),
+            "batch_normalization": bool(batch_normalization),
+            "output": output,
+            "linear_path": bool(linear_path),
+            "noise": noise,
+            "kl_weight": float(kl_weight),
+            "free_bits": float(free_bits),
+            "condition_dropout": float(condition_dropout),
+            "seed": int(seed),
+            "name": name,
+        }
+        self.schema = schema
+        self.leads = tuple(leads)
+        self.latent_space_dim = int(latent_space_dim)
+        self.condition_dim = int(condition_dim)
+        self.network_leads = independent_among(self.leads) if independent_only else self.leads
+        check_settings(self.settings, schema, self.network_leads)
+
+        self._picked = [self.leads.index(lead) for lead in self.network_leads]
+        self._expansion = expansion_matrix(self.leads) if independent_only else None
+        self._groups = None if schema is None else _group_matrix(schema.widths)
+        self.random = keras.random.SeedGenerator(seed)
+
+        shape = (len(self.network_leads), self.ecg_shape[1])
+        keras.utils.set_random_seed(seed)
+        self.encoder, code_shape = build_encoder(self.settings, shape)
+        self.decoder = build_decoder(self.settings, shape, code_shape)
+
+        def scalar(name: str, value: float, trainable: bool = False) -> keras.Variable:
+            initial = keras.initializers.Constant(value)
+            return self.add_weight(shape=(), initializer=initial, trainable=trainable, name=name)
+
+        self.mean_beat = self.add_weight(
+            shape=shape, initializer="zeros", trainable=False, name="mean_beat"
+        )  # mV
+        self.scale = scalar("scale", 1.0)  # mV
+        self.kl_weight = scalar("kl_weight", kl_weight)
+        # In units of `scale`. float32 throughout: 1 / noise^2 multiplies thousands of squares.
+        noise_mv = 0.1 if isinstance(noise, str) else float(noise)
+        self.log_noise = scalar("log_noise", math.log(noise_mv), trainable=noise == "learned")
+
+        self.trackers = {
+            name: keras.metrics.Mean(name=name)
+            for name in ("loss", "objective", "reconstruction", "kl", "active_units", "rmse_uv")
+        }
+        self.built = True
+
+    # --- training -------------------------------------------------------------------------------
+
+    @property
+    def metrics(self) -> list[keras.metrics.Metric]:
+        """What the history shows; reset at the start of each epoch."""
+        return list(self.trackers.values())
+
+    def call(self, inputs, training: bool = False) -> dict:
+        """(ecg (B, L, T) mV, conditions (B, C)) -> reconstruction and posterior.
+
+        Returns:
+            `reconstruction` (B, L, T) mV, `mean` and `log_var` (B, Z). The latent is sampled in
+            training, and its mean otherwise.
+        """
+        ecg, conditions = self._as_inputs(inputs)
+        if training:
+            conditions = self._drop_conditions(conditions)
+        x = self._standardise(ecg)
+        mean, log_var = self.encoder([x, conditions], training=training)
+        z = mean
+        if training:
+            noise = keras.random.normal(ops.shape(mean), dtype="float32", seed=self.random)
+            z = mean + ops.exp(0.5 * log_var) * noise
+        decoded = self.decoder([z, conditions], training=training)  # (B, I, T)
+        return {
+            "standardised": x,
+            "decoded": decoded,
+            "reconstruction": self._restore(decoded),
+            "mean": mean,
+            "log_var": log_var,
+        }
+
+    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training: bool = True):
+        """The negative evidence lower bound in nats per ECG, averaged over the batch.
+
+        Reconstruction: minus the Gaussian log likelihood of the network's leads, summed over leads
+        and samples ("mse": squared error averaged over them). KL to N(0, I): summed over Z.
+
+        Returns:
+            Scalar: mean over B, weighted by `sample_weight` if given.
+        """
+        reconstruction = self.reconstruction_loss(y_pred["standardised"], y_pred["decoded"])
+        kl = gaussian_kl(y_pred["mean"], y_pred["log_var"])  # (B, Z)
+        kl_sum = ops.sum(kl, axis=-1)
+        mean_kl = ops.mean(kl, axis=0)
+        free_bits = self.settings["free_bits"]
+        penalty = kl_sum
+        if free_bits:
+            # Kingma et al. 2016: the batch mean of each dimension must exceed the free bits.
+            penalty = ops.sum(ops.maximum(mean_kl, free_bits)) + ops.zeros_like(kl_sum)
+        weight = (
+            ops.ones_like(kl_sum) if sample_weight is None else ops.reshape(sample_weight, (-1,))
+        )
+        loss = _weighted_mean(reconstruction + self.kl_weight * penalty, weight)
+        for extra in self.losses:
+            loss = loss + extra
+        objective = reconstruction + self.settings["kl_weight"] * kl_sum
+        error = y_pred["standardised"] - y_pred["decoded"]
+        rmse = 1000 * self.scale * ops.sqrt(ops.mean(ops.square(error), axis=(1, 2)))
+        self._track("loss", loss, weight)
+        self._track("objective", _weighted_mean(objective, weight), weight)
+        self._track("reconstruction", _weighted_mean(reconstruction, weight), weight)
+        self._track("kl", _weighted_mean(kl_sum, weight), weight)
+        self._track("rmse_uv", _weighted_mean(rmse, weight), weight)
+        active = ops.sum(ops.cast(mean_kl > 0.1, "float32"))
+        self._track("active_units", active, weight)
+        return loss
+
+    def reconstruction_loss(self, x, decoded):
+        """(B, I, T) standardised ECGs and their decoding -> (B,) loss, see `compute_loss`."""
+        squared = ops.square(x - decoded)
+        if self.settings["noise"] == "mse":
+            return ops.mean(squared, axis=(1, 2))
+        values = x.shape[1] * x.shape[2]
+        precision = ops.exp(-2 * self._log_noise())
+        log_normaliser = self._log_noise() + 0.5 * math.log(2 * math.pi)
+        return 0.5 * precision * ops.sum(squared, axis=(1, 2)) + values * log_normaliser
+
+    def _log_noise(self):
+        """Log standard deviation of the observation noise in units of `scale`."""
+        if self.settings["noise"] == "learned":
+            return self.log_noise
+        return self.log_noise - ops.log(self.scale)  # a fixed noise is given in mV
+
+    def _track(self, name: str, value, weight) -> None:
+        self.trackers[name].update_state(value, sample_weight=ops.sum(weight))
+
+    def _as_inputs(self, inputs):
+        """(ecg, conditions) or ecg alone; a trailing axis of 1 is dropped."""
+        ecg, conditions = inputs if isinstance(inputs, (tuple, list)) else (inputs, None)
+        ecg = ops.cast(ecg, "float32")
+        if len(ecg.shape) == 4:
+            ecg = ops.squeeze(ecg, axis=-1)
+        if conditions is None:
+            conditions = ops.zeros((ops.shape(ecg)[0], self.condition_dim))
+        return ecg, ops.cast(conditions, "float32")
+
+    def _drop_conditions(self, conditions):
+        """Hides each condition of each subject with probability `condition_dropout`."""
+        rate = self.settings["condition_dropout"]
+        if not rate or self._groups is None:
+            return conditions
+        shape = (ops.shape(conditions)[0], self._groups.shape[0])
+        kept = keras.random.uniform(shape, seed=self.random) >= rate
+        return conditions * ops.matmul(ops.cast(kept, "float32"), self._groups)
+
+    def _standardise(self, ecg):
+        """(B, L, T) mV -> (B, I, T) in units of `scale` around the mean beat."""
+        if len(self._picked) < len(self.leads):
+            ecg = ops.take(ecg, self._picked, axis=1)
+        return (ecg - self.mean_beat) / self.scale
+
+    def _restore(self, decoded):
+        """(B, I, T) of the decoder -> (B, L, T) mV."""
+        ecg = decoded * self.scale + self.mean_beat
+        return ecg if self._expansion is None else ops.matmul(self._expansion, ecg)
+
+    def adapt(self, ecg: np.ndarray, conditions: Conditions | None = None) -> VAE:
+        """Sets mean beat, scale and, with a linear path, its closed-form start from training data.
+
+        The start is the conditional probabilistic PCA (Tipping and Bishop 1999): a ridge regression
+        of the beat on the conditions, then principal components of what remains. Encoder, decoder
+        and noise are set to its maximum-likelihood solution, and the convolutions start at zero.
+
+        Args:
+            ecg: (N, L, T) mV. Above 5,000 beats an even selection of 5,000 is used.
+            conditions: of the same subjects.
+
+        Returns:
+            The model itself.
+        """
+        ecg, encoded = self._checked(ecg, conditions)
+        rows = np.unique(np.linspace(0, len(ecg) - 1, min(len(ecg), 5000)).astype(int))
+        x = np.asarray(ecg[rows], dtype=np.float64)[:, self._picked]
+        mean_beat = x.mean(axis=0)
+        x = (x - mean_beat).reshape(len(x), -1)
+        scale = float(np.sqrt((x**2).mean()))
+        if scale == 0:
+            raise ModelError("All ECGs are the same: nothing to adapt to.")
+        self.mean_beat.assign(mean_beat)
+        self.scale.assign(scale)
+        if self.settings["linear_path"]:
+            self._start_linear_path(x / scale, encoded[rows].astype(np.float64))
+        return self
+
+    def _start_linear_path(self, x: np.ndarray, conditions: np.ndarray) -> None:
+        """Sets the linear path from x (N, I * T), standardised, and conditions (N, C)."""
+        n, z_dim = len(x), self.latent_space_dim
+        # One pseudo-subject per column with no effect: columns that never vary stay at zero.
+        gram = conditions.T @ conditions + np.eye(conditions.shape[1])
+        effect = np.linalg.solve(gram, conditions.T @ x)  # (C, I * T)
+        directions, variances, residual = _principal_components(x - conditions @ effect, z_dim)
+        residual = max(residual, 1e-8)
+        # Posterior of probabilistic PCA: z = M^-1 W^T (x - mean), covariance noise^2 M^-1.
+        signal = np.sqrt(np.maximum(variances - residual, 1e-3 * residual))
+        weights = directions * signal[:, None]  # (Z, I * T)
+        encode = weights / (signal**2 + residual)[:, None]
+        log_var = np.log(residual / (signal**2 + residual))
+        self.encoder.get_layer("linear_mean").kernel.assign(
+            np.concatenate([encode, -encode @ effect.T], axis=1).T
+        )
+        self.encoder.get_layer("log_var").bias.assign(log_var)
+        self.decoder.get_layer("linear_ecg").kernel.assign(np.concatenate([weights, effect]))
+        if self.settings["noise"] == "learned":
+            self.log_noise.assign(0.5 * math.log(residual + float(n < 2)))
+
+    # --- use ------------------------------------------------------------------------------------
+
+    def encode(
+        self, ecg: np.ndarray, conditions: Conditions | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Posterior of the latent: (N, L, T) mV and conditions -> mean (N, Z), log variance (N, Z).
+
+        Raises:
+            ModelError: wrong shape, NaN, or another number of conditions than of ECGs.
+        """
+        ecg, encoded = self._checked(ecg, conditions)
+        parts = [
+            self._encode_batch(ecg[start : start + PREDICT_BATCH], encoded[start:][:PREDICT_BATCH])
+            for start in range(0, len(ecg), PREDICT_BATCH)
+        ]
+        mean, log_var = (np.concatenate(part) for part in zip(*parts, strict=True))
+        return mean, log_var
+
+    def _encode_batch(self, ecg, encoded):
+        x = self._standardise(ops.convert_to_tensor(np.asarray(ecg, dtype=np.float32)))
+        posterior = self.encoder([x, ops.convert_to_tensor(encoded)], training=False)
+        return [ops.convert_to_numpy(part) for part in posterior]
+
+    def decode(self, z: np.ndarray, conditions: Conditions | None = None) -> np.ndarray:
+        """Expected ECG: (N, Z) and conditions -> (N, L, T) mV."""
+        z = np.asarray(z, dtype=np.float32)
+        if z.ndim != 2 or z.shape[1] != self.latent_space_dim:
+            raise ModelError(f"Expected z of shape (N, {self.latent_space_dim}). Got: {z.shape}.")
+        encoded = self._encoded(conditions, len(z))
+        ecg = np.empty((len(z), *self.ecg_shape), dtype=np.float32)
+        for start in range(0, len(z), PREDICT_BATCH):
+            rows = slice(start, start + PREDICT_BATCH)
+            inputs = [ops.convert_to_tensor(part[rows]) for part in (z, encoded)]
+            decoded = self.decoder(inputs, training=False)
+            ecg[rows] = ops.convert_to_numpy(self._restore(decoded))
+        return ecg
+
+    def reconstruct(
+        self, ecg: np.ndarray, conditions: Conditions | None = None, seed: int | None = None
+    ) -> np.ndarray:
+        """Decodes the posterior mean, or with a `seed` a sample of the posterior: (N, L, T) mV."""
+        mean, log_var = self.encode(ecg, conditions)
+        if seed is not None:
+            noise = np.random.default_rng(seed).standard_normal(mean.shape)
+            mean = mean + np.exp(0.5 * log_var) * noise
+        return self.decode(mean, conditions)
+
+    def generate(self, n: int | None = None, seed: int = 0, **conditions) -> np.ndarray:
+        """New ECGs at the given conditions: latents from the prior N(0, I), decoded.
+
+        Args:
+            n: number of ECGs; by default the length of the conditions given as arrays, or 1.
+            seed: the same seed and n give the same latents, whatever the conditions.
+            **conditions: by name, scalars or (n,) arrays. One left out is unknown to the model.
+
+        Returns:
+            (n, L, T) mV, without observation noise.
+
+        Raises:
+            ConditionError: an unknown name or value.
+        """
+        encoded = self._encoded(conditions, n)
+        z = np.random.default_rng(seed).standard_normal((len(encoded), self.latent_space_dim))
+        return self.decode(z, encoded)
+
+    def counterfactual(
+        self, ecg: np.ndarray, conditions: Conditions | None = None, **changes
+    ) -> np.ndarray:
+        """The same subjects under other conditions: z from the ECG, decoded with `changes`.
+
+        Args:
+            ecg: (N, L, T) mV.
+            conditions: what is true of the subjects.
+            **changes: by name, scalars or (N,) arrays.
+
+        Returns:
+            (N, L, T) mV.
+        """
+        if self.schema is None:
+            raise ModelError("Counterfactuals need a model with a schema of named conditions.")
+        mean, _ = self.encode(ecg, conditions)
+        before = self._encoded(conditions, len(mean))
+        changed = self.schema.encode(changes, len(mean))
+        columns = np.repeat([name in changes for name in self.schema.names], self.schema.widths)
+        return self.decode(mean, np.where(columns, changed, before).astype(np.float32))
+
+    def traverse(
+        self, dimension: int, values: Sequence[float], z: np.ndarray | None = None, **conditions
+    ) -> np.ndarray:
+        """ECGs along one latent dimension: (V,) values -> (V, L, T) mV; other dimensions as in z.
+
+        Args:
+            dimension: 0 .. Z - 1.
+            values: of that dimension.
+            z: (Z,) starting point, by default the prior mean 0.
+            **conditions: by name, the same for all.
+        """
+        if not 0 <= dimension < self.latent_space_dim:
+            raise ModelError(f"Expected a dimension below {self.latent_space_dim}: {dimension}.")
+        start = np.zeros(self.latent_space_dim) if z is None else np.asarray(z)
+        path = np.tile(start, (len(values), 1))
+        path[:, dimension] = values
+        return self.decode(path, self._encoded(conditions, len(path)))
+
+    def interpolate(
+        self, ecg: np.ndarray, conditions: Conditions | None = None, steps: int = 8
+    ) -> np.ndarray:
+        """From the first to the second of two ECGs (2, L, T), in latents and conditions.
+
+        Returns:
+            (steps, L, T) mV; the ends are the reconstructions of the two.
+        """
+        mean, _ = self.encode(ecg, conditions)
+        encoded = self._encoded(conditions, len(mean))
+        share = np.linspace(0, 1, steps)[:, None]
+        return self.decode(
+            (1 - share) * mean[:1] + share * mean[1:2],
+            ((1 - share) * encoded[:1] + share * encoded[1:2]).astype(np.float32),
+        )
+
+    @property
+    def noise_uv(self) -> float:
+        """Standard deviation of the observation noise in microvolts; NaN under "mse"."""
+        if self.settings["noise"] == "mse":
+            return math.nan
+        return float(1000 * self.scale * ops.exp(self._log_noise()))
+
+    def _encoded(self, conditions: Conditions | None, n: int | None) -> np.ndarray:
+        """Conditions in any form -> (N, C) float32; None or {} is all unknown."""
+        if isinstance(conditions, np.ndarray) or self.schema is None:
+            if conditions is None or (isinstance(conditions, Mapping) and not conditions):
+                conditions = np.zeros((n or 1, self.condition_dim), np.float32)
+            if not isinstance(conditions, np.ndarray):
+                raise ModelError("This model has no schema: give conditions as an array (N, C).")
+            encoded = conditions.astype(np.float32)
+            if encoded.ndim != 2 or encoded.shape[1] != self.condition_dim:
+                raise ModelError(
+                    f"Expected conditions of shape (N, {self.condition_dim}). Got: {encoded.shape}."
+                )
+        else:
+            encoded = self.schema.encode({} if conditions is None else conditions, n)
+        if n is not None and len(encoded) != n:
+            raise ModelError(f"Expected conditions of {n} subjects. Received: {len(encoded)}.")
+        return encoded
+
+    def _checked(
+        self, ecg: np.ndarray, conditions: Conditions | None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """ECGs (N, L, T), finite, and their encoded conditions."""
+        ecg = ecg if isinstance(ecg, np.ndarray) else np.asarray(ecg)
+        if ecg.ndim == 4 and ecg.shape[-1] == 1:
+            ecg = ecg[..., 0]
+        if ecg.ndim != 3 or ecg.shape[1:] != self.ecg_shape or len(ecg) == 0:
+            hint = ""
+            if ecg.ndim == 3 and ecg.shape[1:] == self.ecg_shape[::-1]:
+                hint = " Are leads and samples swapped?"
+            if ecg.shape == self.ecg_shape:
+                hint = " For one ECG give ecg[None]."
+            raise ModelError(
+                f"Expected ecg of shape (N, {self.ecg_shape[0]}, {self.ecg_shape[1]}) in mV. "
+                f"Received: {ecg.shape}.{hint}"
+            )
+        for start in range(0, len(ecg), 4096):
+            finite = np.isfinite(ecg[start : start + 4096]).all(axis=(1, 2))
+            if not finite.all():
+                raise ModelError(
+                    f"ECG {start + int(np.argmin(finite))} has NaN or infinite values."
+                )
+        return ecg, self._encoded(conditions, len(ecg))
+
+    # --- files ----------------------------------------------------------------------------------
+
+    def get_config(self) -> dict:
+        """Constructor arguments as plain values."""
+        return self.settings | {"schema": None if self.schema is None else self.schema.to_dict()}
+
+    def save(self, filepath: str | Path, overwrite: bool = True, **keywords) -> None:
+        """Writes a folder with `parameters.json` and `model.weights.h5`, all that `load` needs.
+
+        A path ending in .keras is written in Keras's own format.
+        """
+        if str(filepath).endswith(".keras"):
+            super().save(filepath, overwrite=overwrite, **keywords)
+            return
+        folder = Path(filepath)
+        if not overwrite and (folder / "parameters.json").exists():
+            raise ModelError(f"{folder} holds a model already.")
+        folder.mkdir(parents=True, exist_ok=True)
+        self.save_weights(folder / "model.weights.h5", overwrite=True)
+        description = {
+            "format_version": FORMAT_VERSION,
+            "class": type(self).__name__,
+            "keras_version": keras.__version__,
+            "unit": "mV",
+            "config": self.get_config(),
+        }
+        partial = folder / "parameters.json.partial"
+        partial.write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
+        partial.replace(folder / "parameters.json")
+
+    @staticmethod
+    def load(folder: str | Path) -> VAE:
+        """Reads what `save` wrote, or the model of a run folder. Nothing in it can run code.
+
+        Returns:
+            A model of the class that was saved.
+
+        Raises:
+            ModelError: no model of a known version lies there, or it is damaged.
+        """
+        folder = Path(folder)
+        if not (folder / "parameters.json").is_file() and (folder / "model").is_dir():
+            folder = folder / "model"
+        if not (folder / "parameters.json").is_file():
+            raise ModelError(f"{folder} holds no model: parameters.json is missing.")
+        try:
+            description = json.loads((folder / "parameters.json").read_text(encoding="utf-8"))
+            version, class_name = description["format_version"], description["class"]
+            if not isinstance(version, int) or version > FORMAT_VERSION:
+                raise ModelError(
+                    f"{folder} was saved by a newer version (format {version}, this one reads up "
+                    f"to {FORMAT_VERSION}). Update the code."
+                )
+            if class_name not in _MODULES:
+                raise ModelError(f"{folder} holds a {class_name!r}; known are {list(_MODULES)}.")
+            model_class = getattr(importlib.import_module(_MODULES[class_name]), class_name)
+            model = model_class.from_config(description["config"])
+            model.load_weights(folder / "model.weights.h5")
+        except ModelError:
+            raise
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise ModelError(
+                f"{folder} is damaged, or no model of this project: {error}"
+            ) from error
+        return model
+
+
+_MODULES = {"VAE": "vae", "VAEPrediction": "vae_prediction"}
+
+
+def gaussian_kl(mean, log_var):
+    """KL of N(mean, exp(log_var)) to N(0, 1) in nats, elementwise: (B, Z) -> (B, Z)."""
+    return 0.5 * (ops.square(mean) + ops.exp(log_var) - 1 - log_var)
+
+
+def _group_matrix(widths: Sequence[int]) -> np.ndarray:
+    """(conditions, C) matrix of 0 and 1: which encoded columns belong to which condition."""
+    return np.repeat(np.eye(len(widths), dtype=np.float32), widths, axis=1)
+
+
+def _principal_components(x: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray, float]:
+    """(N, D) -> directions (count, D), their variances, and the mean variance of the rest."""
+    n, d = x.shape
+    count_found = min(count, n - 1, d)
+    gram = (x @ x.T if n < d else x.T @ x) / n
+    values, vectors = np.linalg.eigh(gram)
+    values, vectors = values[::-1][:count_found], vectors[:, ::-1][:, :count_found]
+    directions = (vectors.T @ x if n < d else vectors.T).astype(np.float64)
+    directions /= np.maximum(np.linalg.norm(directions, axis=1, keepdims=True), 1e-12)
+    rest = (np.trace(gram) - values.sum()) / max(d - count_found, 1)
+    missing = count - count_found  # fewer beats than latent dimensions
+    return (
+        np.concatenate([directions, np.zeros((missing, d))]),
+        np.concatenate([values, np.zeros(missing)]),
+        float(rest),
+    )
+
+
+def _weighted_mean(values, weight):
+    return ops.sum(values * weight) / ops.maximum(ops.sum(weight), 1e-9)
