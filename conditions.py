@@ -68,8 +68,16 @@ class Condition:
         high = np.inf if self.high is None else self.high
         return (values < low) | (values > high)
 
-    def codes(self, column: pd.Series) -> np.ndarray:
-        """(N,) float64: the value, or the position in `categories`; NaN where missing."""
+    def codes(self, column: pd.Series, subjects: pd.DataFrame | None = None) -> np.ndarray:
+        """(N,) float64: the value, or the position in `categories`; NaN where missing.
+
+        Args:
+            column: N values.
+            subjects: N rows; `subject_id`, if there, names the record in the message.
+
+        Raises:
+            ConditionError: a value is no number, or none of the categories.
+        """
         if self.kind == "continuous":
             numbers = pd.to_numeric(column, errors="coerce").to_numpy(np.float64)
             wrong = np.isnan(numbers) & column.notna().to_numpy() | np.isinf(numbers)
@@ -81,8 +89,10 @@ class Condition:
             expected = f"one of {self.categories}"
         if wrong.any():
             row = int(np.argmax(wrong))
+            [received] = column.iloc[[row]].tolist()  # 0, not np.int64(0)
             raise ConditionError(
-                f"{self.name}: expected {expected}. Received {column.iloc[row]!r} in row {row}."
+                f"{self.name}: expected {expected}. Received {received!r} in "
+                f"{_name(subjects, row)}."
             )
         return numbers
 
@@ -161,7 +171,7 @@ class ConditionSchema:
                     f"Expected a column {condition.name!r} for the condition of that name. "
                     f"Received the columns {list(subjects.columns)}."
                 )
-            values = condition.codes(subjects[condition.name])
+            values = condition.codes(subjects[condition.name], subjects)
             if self.encoding == "raw" and np.isnan(values).any():
                 row = int(np.argmax(np.isnan(values)))
                 raise ConditionError(
@@ -187,8 +197,9 @@ class ConditionSchema:
         for condition in self.conditions:
             if condition.kind == "continuous":
                 values = condition.codes(subjects[condition.name])
-                sd = float(np.nanstd(values))
-                self.scaling[condition.name] = (float(np.nanmean(values)), sd if sd > 0 else 1.0)
+                mean, sd = float(np.nanmean(values)), float(np.nanstd(values))
+                # The SD of equal numbers is rounding, not always 0.
+                self.scaling[condition.name] = (mean, sd if sd > 1e-12 * abs(mean) else 1.0)
         return self
 
     def encode(
@@ -223,7 +234,7 @@ class ConditionSchema:
         parts = [np.zeros((len(values), 0), np.float32)]
         for condition, width in zip(self.conditions, self.widths, strict=True):
             if condition.name in values:
-                codes = condition.codes(values[condition.name])
+                codes = condition.codes(values[condition.name], values)
             else:
                 codes = np.full(len(values), np.nan)
             parts.append(self._encode_one(condition, codes, width))
@@ -234,20 +245,17 @@ class ConditionSchema:
         for name in values:
             self[name]  # an unknown name is an error: a typing error must not mean "unknown"
         columns = {
-            name: [value] if np.isscalar(value) or value is None else list(value)
-            for name, value in values.items()
+            name: [value] if np.ndim(value) == 0 else list(value) for name, value in values.items()
         }
-        lengths = {len(column) for column in columns.values()} - {1}
-        if n is not None:
-            lengths.add(n)
-        if len(lengths - {1}) > 1:
+        lengths = {len(column) for column in columns.values()}
+        rows = max(lengths, default=1) if n is None else n
+        if lengths - {1, rows}:
             raise ConditionError(
                 "Expected scalars or columns of one length. Received: "
                 + ", ".join(f"{name} {len(column)}" for name, column in columns.items())
                 + ("" if n is None else f", n = {n}")
                 + "."
             )
-        rows = max(lengths, default=1)
         return pd.DataFrame(
             {
                 name: pd.Series(column * rows if len(column) == 1 else column, dtype=object)
@@ -298,12 +306,14 @@ class ConditionSchema:
         try:
             conditions = [Condition(**fields) for fields in description["conditions"]]
             return cls(conditions, description["encoding"], description["scaling"])
-        except (KeyError, TypeError, AttributeError) as error:
+        except ConditionError:
+            raise
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
             raise ConditionError(f"This is no description of conditions: {error!r}.") from error
 
 
-def _name(subjects: pd.DataFrame, row: int) -> str:
+def _name(subjects: pd.DataFrame | None, row: int) -> str:
     """How a message calls the record in this row."""
-    return (
-        f"record {subjects['subject_id'].iloc[row]!r}" if "subject_id" in subjects else f"row {row}"
-    )
+    if subjects is None or "subject_id" not in subjects:
+        return f"row {row}"
+    return f"record {str(subjects['subject_id'].iloc[row])!r}"

@@ -10,7 +10,7 @@ import math
 import re
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args, get_origin, get_type_hints
 
 from conditions import Condition
 
@@ -39,8 +39,8 @@ class ConfigError(ValueError):
 class DataConfig:
     """Where the ECGs come from, and how they are divided."""
 
-    source: Literal["synthetic", "ptbxl", "arrays", "prepared"] = "synthetic"
-    """Reader: the simulated cohort, a PTB-XL folder, NumPy arrays, or a prepared cohort folder."""
+    source: Literal["synthetic", "ptbxl", "code15", "arrays", "prepared"] = "synthetic"
+    """Reader: the simulated cohort, PTB-XL, CODE-15%, NumPy arrays, or a prepared cohort."""
     path: Path | None = None
     """Folder or file that the reader reads; the simulated cohort needs none."""
     cache: Path = Path("cache")
@@ -51,6 +51,8 @@ class DataConfig:
     """Size of the simulated cohort."""
     seed: int = 0
     """Seed of the simulated cohort and of the division by patient."""
+    outcomes: Path | None = None
+    """CSV of outcomes (`subject_id` or `patient_id`, `time`, `event` ...) to join to the cohort."""
     conditions: tuple[str, ...] = ("age", "sex", "bmi")
     """Names from `CONDITIONS` of what encoder and decoder are told of the subject."""
     split: Literal["random", "fold"] = "random"
@@ -63,8 +65,10 @@ class DataConfig:
     """Processes that prepare median beats; 0 is one per core."""
 
     def __post_init__(self) -> None:
+        _check_choices("data", self)
         _check(self.source == "synthetic" or self.path is not None, "data.path", "a path", None)
         _check(self.subjects >= 20, "data.subjects", "at least 20", self.subjects)
+        _check(self.seed >= 0, "data.seed", "0 or more", self.seed)
         _check(self.workers >= 0, "data.workers", "0 or more", self.workers)
         for name in self.conditions:
             _check(name in CONDITIONS, "data.conditions", f"among {list(CONDITIONS)}", name)
@@ -96,8 +100,8 @@ class ModelConfig:
     """Last layer of the decoder; "elu_batchnorm" as published."""
     linear_path: bool = True
     """A linear encoder and decoder beside the convolutions, started at conditional PCA."""
-    noise: Literal["learned", "mse"] | float = "learned"
-    """Observation noise: learned, a number of mV, or "mse" for the published squared error."""
+    noise: Literal["per_recording", "learned", "mse"] | float = "per_recording"
+    """Observation noise: learned for each recording or for all, a level in mV, or none: "mse"."""
     kl_weight: float = 1.0
     """Final weight of the KL term."""
     free_bits: float = 0.0
@@ -106,14 +110,29 @@ class ModelConfig:
     """Probability in training that a condition is hidden, so that it can be left out later."""
     condition_encoding: Literal["standard", "raw"] = "standard"
     """Scaled with room for missing values, or the bare numbers as published."""
+    task: Literal["none", "cox", "binary", "multiclass", "regression"] = "none"
+    """What a head on the latent space predicts; "cox" reads the columns `time` and `event`."""
+    target: str = ""
+    """Column of the subjects that the other tasks predict."""
+    head_inputs: Literal["latent", "latent_and_conditions"] = "latent"
+    """What the head is told."""
+    task_weight: float = 1.0
+    """Weight of the task's loss, per subject, against the evidence lower bound per ECG."""
+    ties: Literal["efron", "breslow"] = "efron"
+    """How the Cox partial likelihood treats simultaneous events."""
 
     def __post_init__(self) -> None:
         sizes = {len(self.conv_filters), len(self.conv_kernels), len(self.conv_paddings)}
         _check(len(sizes) == 1 and 0 not in sizes, "model.conv_*", "one entry per layer", sizes)
-        _check(self.latent_space_dim > 0, "model.latent_space_dim", "1 or more", 0)
-        _check(0 <= self.condition_dropout < 1, "model.condition_dropout", "in [0, 1)", None)
+        _check_choices("model", self)
+        size, dropout = self.latent_space_dim, self.condition_dropout
+        _check(size > 0, "model.latent_space_dim", "1 or more", size)
+        _check(0 <= dropout < 1, "model.condition_dropout", "in [0, 1)", dropout)
         _check(self.kl_weight >= 0, "model.kl_weight", "0 or more", self.kl_weight)
         _check(self.free_bits >= 0, "model.free_bits", "0 or more", self.free_bits)
+        _check(self.task_weight >= 0, "model.task_weight", "0 or more", self.task_weight)
+        named = self.task in ("none", "cox") or self.target
+        _check(bool(named), "model.target", f"a column for the task {self.task}", self.target)
 
 
 @dataclass(frozen=True)
@@ -138,10 +157,12 @@ class TrainingConfig:
     """Epochs without a better validation objective after which training stops; 0 never stops."""
     augmentation: float = 0.0
     """Strength of random changes to training beats: gain, rotation, timing; 0 is none, 1 usual."""
-    pretraining_subjects: int = 0
-    """Simulated subjects to train on first; for small cohorts."""
-    pretraining_epochs: int = 20
-    """Epochs of that."""
+    watch: Literal["objective", "partial_likelihood", "c_index"] = "objective"
+    """What early stopping and the best epoch go by, on the validation split."""
+    warm_start: Path | None = None
+    """Run or model folder whose encoder and decoder training starts from."""
+    freeze: bool = False
+    """Train nothing but the head after a warm start."""
     seed: int = 0
     """Of weights, shuffling, sampling, dropout and augmentation."""
     xla: bool = True
@@ -150,14 +171,17 @@ class TrainingConfig:
     """Keras's precision policy; float32 on a CPU."""
 
     def __post_init__(self) -> None:
+        _check_choices("training", self)
         for name in ("epochs", "batch_size", "kl_epochs"):
             value = getattr(self, name)
             _check(value >= 1, f"training.{name}", "1 or more", value)
-        for name in ("patience", "pretraining_subjects", "augmentation", "gradient_norm"):
+        for name in ("patience", "augmentation", "gradient_norm", "seed"):
             value = getattr(self, name)
             _check(value >= 0, f"training.{name}", "0 or more", value)
         good = 0 < self.learning_rate < math.inf
         _check(good, "training.learning_rate", "above 0", self.learning_rate)
+        started = self.warm_start is not None or not self.freeze
+        _check(started, "training.warm_start", "a folder, to freeze what comes from it", None)
 
 
 @dataclass(frozen=True)
@@ -175,7 +199,9 @@ class EvaluationConfig:
 
     def __post_init__(self) -> None:
         _check(self.bootstrap >= 100, "evaluation.bootstrap", "at least 100", self.bootstrap)
+        _check(self.generated >= 2, "evaluation.generated", "2 or more", self.generated)
         _check(self.examples >= 1, "evaluation.examples", "1 or more", self.examples)
+        _check(self.seed >= 0, "evaluation.seed", "0 or more", self.seed)
 
 
 @dataclass(frozen=True)
@@ -192,11 +218,23 @@ class Config:
     def __post_init__(self) -> None:
         plain = re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", self.run) is not None
         _check(plain, "run", "a name of letters, digits, '.', '_' and '-'", self.run)
+        watched = self.training.watch == "objective" or self.model.task == "cox"
+        _check(watched, "training.watch", 'objective, unless model.task is "cox"', "another")
+        headed = not self.training.freeze or self.model.task != "none"
+        _check(headed, "model.task", "a task, since training.freeze leaves only the head", "none")
 
 
 def _check(true: bool, name: str, expected: str, received: object) -> None:
     if not true:
         raise ConfigError(f"{name}: expected {expected}. Received: {received!r}.")
+
+
+def _check_choices(name: str, section: object) -> None:
+    """Checks fields with a few allowed values; the command line does, an edited file does not."""
+    for setting, kind in get_type_hints(type(section)).items():
+        if get_origin(kind) is Literal:
+            choices, value = get_args(kind), getattr(section, setting)
+            _check(value in choices, f"{name}.{setting}", f"one of {choices}", value)
 
 
 def to_dict(config: object) -> dict:
@@ -246,6 +284,12 @@ PRESETS = {
         CONFIG,
         run="ptbxl",
         data=DataConfig(source="ptbxl", path=Path("ptb-xl"), split="fold"),
-        training=TrainingConfig(augmentation=1.0, pretraining_subjects=6000),
+        training=TrainingConfig(epochs=200, batch_size=32, augmentation=2.0, patience=50),
+    ),
+    # Simulated cohort with outcomes, and a Cox head on the latent space.
+    "prediction": replace(
+        CONFIG,
+        run="prediction",
+        model=replace(CONFIG.model, task="cox", head_inputs="latent_and_conditions"),
     ),
 }

@@ -49,9 +49,11 @@ def derive_leads(independent: np.ndarray) -> np.ndarray:
         independent: (..., 8, T), leads in the order of `INDEPENDENT_LEADS`.
 
     Returns:
-        (..., 12, T) in the order of `LEADS`, same unit and dtype.
+        (..., 12, T) in the order of `LEADS`, same unit and dtype; integers become floats, since
+        aVR, aVL and aVF are halves.
     """
-    return np.matmul(expansion_matrix(LEADS).astype(independent.dtype), independent)
+    dtype = np.result_type(independent.dtype, np.float32)
+    return np.matmul(expansion_matrix(LEADS).astype(dtype), independent)
 
 
 def independent_leads(ecg: np.ndarray) -> np.ndarray:

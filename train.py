@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from data import Cohort, Split
 
 RUNS = Path("runs")
+ELSEWHERE = "Choose another --run NAME, or --overwrite to replace it."
 
 
 class RunError(RuntimeError):
@@ -58,13 +59,13 @@ def train(config: Config = CONFIG, overwrite: bool = False) -> Path:
         from conditions import ConditionSchema
         from data import load_cohort
         from evaluation import evaluate
-        from training import build_model, fit, pretrain
+        from training import build_model, fit, samples_of, warm_start, with_targets
         from vae import VAE
 
         keras.config.set_dtype_policy(config.training.precision)
 
     with clock.phase("data"):
-        cohort = load_cohort(config.data)
+        cohort = with_targets(load_cohort(config.data), config.model)
         split = cohort.split(
             config.data.validation_fraction,
             config.data.test_fraction,
@@ -77,18 +78,20 @@ def train(config: Config = CONFIG, overwrite: bool = False) -> Path:
         )
         schema.check(cohort.subjects)
         schema.fit(split.train.subjects)
-        training, validation = (
-            (part.ecg, schema.encode(part.subjects)) for part in (split.train, split.validation)
-        )
 
     with clock.phase("training"):
         model = build_model(config, schema, cohort)
-        if config.training.pretraining_subjects:
-            pretrain(model, config, folder / "checkpoint" / "pretraining.npz")
+        if config.training.warm_start:
+            warm_start(model, config.training.warm_start, config.training.freeze)
         elif config.model.linear_path:
-            model.adapt(*training)
+            model.adapt(split.train.ecg, split.train.subjects)
+        training, validation = (
+            samples_of(part, model, config.model) for part in (split.train, split.validation)
+        )
         history = fit(model, training, validation, config, folder / "checkpoint" / "training.npz")
         history.to_csv(folder / "history.csv", index=False)
+        if config.model.task == "cox":
+            model.fit_baseline(training.ecg, training.conditions, *training.target.T)
         model.save(folder / "model")
 
     with clock.phase("evaluation"):
@@ -130,18 +133,28 @@ def open_run(config: Config, overwrite: bool = False) -> Path:
     settings = json.loads(json.dumps(to_dict(config)))
     if overwrite and folder.exists():
         shutil.rmtree(folder)
-    elsewhere = "Choose another --run NAME, or --overwrite to replace it."
     if (folder / "config.json").is_file():
-        changed = differences(json.loads((folder / "config.json").read_text("utf-8")), settings)
+        changed = differences(_settings_of(folder), settings)
         if changed:
-            raise RunError(f"{folder} has other settings: {'; '.join(changed)}. {elsewhere}")
+            raise RunError(f"{folder} has other settings: {'; '.join(changed)}. {ELSEWHERE}")
         if (folder / "report.html").is_file():
-            raise RunError(f"{folder} is finished. {elsewhere}")
-    elif folder.exists() and any(folder.iterdir()):
-        raise RunError(f"{folder} holds something else than a run. {elsewhere}")
+            raise RunError(f"{folder} is finished. {ELSEWHERE}")
+    elif folder.exists() and any(path.suffix != ".partial" for path in folder.iterdir()):
+        raise RunError(f"{folder} holds something else than a run. {ELSEWHERE}")
     folder.mkdir(parents=True, exist_ok=True)
     write_text(folder / "config.json", json.dumps(settings, indent=2) + "\n")
     return folder
+
+
+def _settings_of(folder: Path) -> dict:
+    """What a run was begun with."""
+    try:
+        settings = json.loads((folder / "config.json").read_text("utf-8"))
+    except ValueError as error:
+        raise RunError(f"{folder / 'config.json'} is damaged ({error}). {ELSEWHERE}") from error
+    if not isinstance(settings, dict):
+        raise RunError(f"{folder / 'config.json'} holds no settings of a run. {ELSEWHERE}")
+    return settings
 
 
 def differences(old: Mapping, new: Mapping, prefix: str = "") -> list[str]:
@@ -241,9 +254,10 @@ def _one_line(box: str) -> str:
     message = []
     for line in box.splitlines()[1:]:
         text = line.strip("│╰╯╭╮─ ")
-        if not text:
+        if text.strip("-"):
+            message.append(text)
+        elif message:  # a blank line, or a rule, which is of "-" where the terminal has no "─"
             break
-        message.append(text)
     return " ".join(message)
 
 
@@ -259,7 +273,8 @@ def main(arguments: Sequence[str]) -> None:
     config, overwrite = parse(arguments)
     try:
         train(config, overwrite)
-    except (RunError, ValueError) as error:  # every error of our own about data and settings
+    # Every error of our own about data and settings, and what the file system refuses.
+    except (RunError, ValueError, OSError) as error:
         if type(error) is ValueError:
             raise
         fail(str(error))

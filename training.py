@@ -13,33 +13,57 @@ import json
 import math
 import time
 from pathlib import Path
+from typing import NamedTuple
 
 import keras
 import numpy as np
 import pandas as pd
+from data.outcomes import with_outcomes
+from lifelines.utils import concordance_index
 
 from conditions import ConditionSchema
-from config import Config, TrainingConfig, to_dict
+from config import Config, ModelConfig, TrainingConfig, to_dict
+from cox import batch_rows, partial_log_likelihood
 from data.augment import augment
-from data.cohort import Cohort
-from data.synthetic import simulate
+from data.cohort import Cohort, CohortError
 from vae import VAE
-
-WATCHED = "val_objective"
+from vae_prediction import VAEPrediction
 
 
 class TrainingError(RuntimeError):
     """Training that cannot go on. The message says what was kept."""
 
 
+class Samples(NamedTuple):
+    """What a model is trained on: N subjects.
+
+    Attributes:
+        ecg: (N, L, T) mV, an array or a memory map.
+        conditions: (N, C), encoded.
+        target: (N, 2) time and event for the task "cox", (N,) otherwise; None without a head.
+    """
+
+    ecg: np.ndarray
+    conditions: np.ndarray
+    target: np.ndarray | None = None
+
+    @property
+    def event(self) -> np.ndarray:
+        """(N,) 1 where a subject has an event; all 0 where there is no such thing."""
+        if self.target is None or self.target.ndim == 1:
+            return np.zeros(len(self.ecg))
+        return self.target[:, 1]
+
+
 class Batches(keras.utils.PyDataset):
-    """Shuffled batches (ECG (B, L, T), conditions (B, C)); the order depends on (seed, epoch).
+    """Shuffled batches (ECG (B, L, T), conditions (B, C)), target; a function of (seed, epoch).
+
+    `cox.batch_rows` deals the rows, so that with rare events each batch has one if possible. The
+    rows that do not fill a last batch are left out, others in each epoch.
 
     Args:
-        ecg: (N, L, T) mV, an array or a memory map, of which only the rows of a batch are read.
-        conditions: (N, C), encoded.
-        batch_size: B. The rows that do not fill a last batch wait for another epoch, unless there
-            are fewer than B in all.
+        samples: N subjects; of a memory map only the rows of a batch are read.
+        batch_size: B, or N if there are fewer.
         seed: of shuffling and augmentation.
         augmentation: strength of `data.augment.augment`.
         shuffle: False for validation: in order, with the incomplete last batch.
@@ -47,37 +71,39 @@ class Batches(keras.utils.PyDataset):
 
     def __init__(
         self,
-        ecg: np.ndarray,
-        conditions: np.ndarray,
+        samples: Samples,
         batch_size: int,
         seed: int = 0,
         augmentation: float = 0.0,
         shuffle: bool = True,
     ) -> None:
         super().__init__()
-        self.ecg, self.conditions = ecg, conditions
-        self.batch_size = min(batch_size, len(ecg))
+        self.samples = samples
+        self.batch_size = min(batch_size, len(samples.ecg))
         self.seed, self.augmentation, self.shuffle = seed, augmentation, shuffle
         self.start_epoch(0)
 
     def start_epoch(self, epoch: int) -> None:
-        """Draws the order of this epoch."""
+        """Deals the rows of this epoch."""
         self.epoch = epoch
-        self.order = np.arange(len(self.ecg))
+        n = len(self.samples.ecg)
         if self.shuffle:
-            np.random.default_rng([self.seed, epoch]).shuffle(self.order)
+            self.rows = list(batch_rows(self.samples.event, self.batch_size, self.seed, epoch))
+        else:
+            self.rows = np.split(np.arange(n), range(self.batch_size, n, self.batch_size))
 
     def __len__(self) -> int:
-        whole, rest = divmod(len(self.ecg), self.batch_size)
-        return whole if self.shuffle or not rest else whole + 1
+        return len(self.rows)
 
     def __getitem__(self, index: int) -> tuple:
-        rows = self.order[index * self.batch_size : (index + 1) * self.batch_size]
-        ecg = np.asarray(self.ecg[rows], dtype=np.float32)
+        rows = self.rows[index]
+        ecg = np.asarray(self.samples.ecg[rows], dtype=np.float32)
         if self.augmentation:
             rng = np.random.default_rng([self.seed, self.epoch, index])
             ecg = augment(ecg, self.augmentation, rng)
-        return ((ecg, self.conditions[rows]),)
+        inputs = (ecg, self.samples.conditions[rows])
+        target = self.samples.target
+        return (inputs,) if target is None else (inputs, target[rows])
 
 
 def kl_weight_at(epoch: int, settings: TrainingConfig, final: float) -> float:
@@ -121,6 +147,30 @@ class EpochStart(keras.callbacks.Callback):
         self.model.kl_weight.assign(kl_weight_at(epoch, self.settings, self.final_kl))
 
 
+class FullSplit(keras.callbacks.Callback):
+    """Judges a Cox head on the whole validation split at the end of each epoch.
+
+    A partial likelihood is a matter of who is compared with whom: that of a batch of 256 is not
+    that of the split. Logs `val_partial_likelihood` (negative, per event) and `val_c_index`, and
+    puts the former, per subject, into `val_objective`.
+    """
+
+    def __init__(self, samples: Samples) -> None:
+        super().__init__()
+        self.samples = samples
+
+    def on_epoch_end(self, epoch, logs=None):
+        """See the class."""
+        time, event = self.samples.target.T
+        log_hazard = self.model.predict_log_hazard(self.samples.ecg, self.samples.conditions)
+        if not np.isfinite(log_hazard).all():
+            raise TrainingError(f"The log hazard became NaN or infinite in epoch {epoch + 1}.")
+        negative = -partial_log_likelihood(log_hazard, time, event, self.model.settings["ties"])
+        logs["val_partial_likelihood"] = negative / event.sum()
+        logs["val_c_index"] = concordance_index(time, -log_hazard, event)
+        logs["val_objective"] += self.model.settings["task_weight"] * negative / len(event)
+
+
 class Checkpoint(keras.callbacks.Callback):
     """After each epoch: a line on the screen, and a file from which training continues.
 
@@ -130,12 +180,13 @@ class Checkpoint(keras.callbacks.Callback):
     Args:
         path: of the file.
         epochs: of the whole training.
+        watch: what is best when it is lowest: a column of the history, `val_c_index` the highest.
         patience: epochs without a better validation objective before it stops; 0 never.
     """
 
-    def __init__(self, path: Path, epochs: int, patience: int) -> None:
+    def __init__(self, path: Path, epochs: int, patience: int, watch: str) -> None:
         super().__init__()
-        self.path, self.epochs, self.patience = path, epochs, patience
+        self.path, self.epochs, self.patience, self.watch = path, epochs, patience, watch
         self.history: list[dict] = []
         self.best: list[np.ndarray] | None = None
 
@@ -157,8 +208,9 @@ class Checkpoint(keras.callbacks.Callback):
 
     @property
     def best_epoch(self) -> int:
-        """Epoch (0, 1, ...) with the best validation objective."""
-        return int(np.argmin([row[WATCHED] for row in self.history]))
+        """Epoch (0, 1, ...) that is best by what is watched."""
+        sign = -1 if self.watch == "val_c_index" else 1
+        return int(np.argmin([sign * row[self.watch] for row in self.history]))
 
     @property
     def finished(self) -> bool:
@@ -204,10 +256,11 @@ class Checkpoint(keras.callbacks.Callback):
         units = self.model.latent_space_dim
         print(
             f"epoch {row['epoch']:3d}/{self.epochs}  {row['seconds']:5.1f} s  "
-            f"objective {row['objective']:10.2f}  validation {row[WATCHED]:10.2f}"
+            f"objective {row['objective']:10.2f}  validation {row['val_objective']:10.2f}"
             f"{' *' if self.best_epoch == len(self.history) - 1 else '  '}  "
             f"error {row['val_rmse_uv']:5.1f} uV  KL {row['val_kl']:6.2f} nat  "
-            f"active {row['val_active_units']:4.1f}/{units}",
+            f"active {row['val_active_units']:4.1f}/{units}"
+            + (f"  C {row['val_c_index']:.3f}" if "val_c_index" in row else ""),
             flush=True,
         )
 
@@ -218,10 +271,16 @@ class Checkpoint(keras.callbacks.Callback):
 
 
 def build_model(config: Config, schema: ConditionSchema, cohort: Cohort) -> VAE:
-    """The network of a configuration, for ECGs and conditions like these."""
+    """The network of a configuration, for ECGs, conditions and targets like these."""
     settings = to_dict(config.model)
-    settings.pop("condition_encoding")
-    return VAE(
+    head = {name: settings.pop(name) for name in ("task", "head_inputs", "task_weight", "ties")}
+    for name in ("condition_encoding", "target"):
+        settings.pop(name)
+    if head["task"] != "none":
+        settings |= head
+        if head["task"] == "multiclass":
+            settings["classes"] = int(cohort.subjects["target"].nunique())
+    return (VAE if head["task"] == "none" else VAEPrediction)(
         input_shape=cohort.ecg.shape[1:],
         condition_dim=schema.dim,
         schema=schema,
@@ -232,38 +291,87 @@ def build_model(config: Config, schema: ConditionSchema, cohort: Cohort) -> VAE:
     )
 
 
-def pretrain(model: VAE, config: Config, checkpoint: Path) -> None:
-    """Trains on simulated beats first: where real ones are few, they teach what beats can do.
+def with_targets(cohort: Cohort, settings: ModelConfig) -> Cohort:
+    """The recordings whose target is known, with classes as numbers in a column `target`.
 
-    Conditions are encoded with the model's own scaling, so that an age is an age in both.
+    Raises:
+        CohortError: the target is not there, or has no events or a single class.
     """
-    settings = config.training
-    cohort = simulate(settings.pretraining_subjects, settings.seed)
-    split = cohort.split(0.1, 0.01, settings.seed)
-    arrays = [(part.ecg, model.schema.encode(part.subjects)) for part in split]
-    print(f"Pretraining on {len(split.train)} simulated subjects.")
-    if config.model.linear_path:
-        model.adapt(*arrays[0])
-    fit(model, *arrays[:2], config, checkpoint, settings.pretraining_epochs)
+    if settings.task == "none":
+        return cohort
+    if settings.task == "cox":
+        return with_outcomes(cohort)
+    if settings.target not in cohort.subjects:
+        raise CohortError(
+            f"model.target: the cohort has no column {settings.target!r}. It has: "
+            f"{list(cohort.subjects.columns)}. Give another, or a table with data.outcomes."
+        )
+    values = cohort.subjects[settings.target]
+    cohort = cohort.take(values.notna().to_numpy())
+    values = cohort.subjects[settings.target]
+    if settings.task == "regression":
+        values = pd.to_numeric(values, errors="coerce")
+        if values.isna().any():
+            name = cohort.subjects["subject_id"][int(values.isna().idxmax())]
+            raise CohortError(f"{settings.target} of record {name!r} is no number.")
+        cohort.subjects["target"] = values
+        return cohort
+    codes, classes = pd.factorize(values, sort=True)
+    if len(classes) < 2 or (settings.task == "binary" and len(classes) != 2):
+        raise CohortError(
+            f"The task {settings.task} needs {'two' if settings.task == 'binary' else 'several'} "
+            f"classes. {settings.target} has: {list(classes)}."
+        )
+    cohort.subjects["target"] = codes
+    return cohort
+
+
+def samples_of(cohort: Cohort, model: VAE, settings: ModelConfig) -> Samples:
+    """What a model is trained on, out of (a part of) a cohort `with_targets`."""
+    conditions = model.schema.encode(cohort.subjects)
+    if settings.task == "none":
+        return Samples(cohort.ecg, conditions)
+    columns = ["time", "event"] if settings.task == "cox" else "target"
+    return Samples(cohort.ecg, conditions, cohort.subjects[columns].to_numpy(np.float32))
+
+
+def warm_start(model: VAE, folder: Path, freeze: bool) -> None:
+    """Takes encoder, decoder and noise from a trained model, and freezes them if asked to.
+
+    Raises:
+        ModelError: no model lies there.
+        TrainingError: its network or its conditions are not the same.
+    """
+    other = VAE.load(folder)
+    same = {name: (value, other.settings.get(name)) for name, value in model.settings.items()}
+    for name in ("task", "head_inputs", "task_weight", "ties", "classes", "name", "seed"):
+        same.pop(name, None)
+    changed = [f"{name}: {old!r} -> {new!r}" for name, (new, old) in same.items() if new != old]
+    if model.schema.names != other.schema.names:
+        changed.append(f"conditions: {other.schema.names} -> {model.schema.names}")
+    if changed:
+        raise TrainingError(f"{folder} holds another network: {'; '.join(changed)}.")
+    # A mean or SD of age that differs a little between two cohorts would shift what was learned.
+    model.schema = other.schema
+    for part in ("encoder", "decoder"):
+        getattr(model, part).set_weights(getattr(other, part).get_weights())
+        getattr(model, part).trainable = not freeze
+    for part in ("mean_beat", "scale", "log_noise"):
+        getattr(model, part).assign(getattr(other, part))
+    model.log_noise.trainable = model.log_noise.trainable and not freeze
 
 
 def fit(
-    model: VAE,
-    train: tuple[np.ndarray, np.ndarray],
-    validation: tuple[np.ndarray, np.ndarray],
-    config: Config,
-    checkpoint: Path,
-    epochs: int | None = None,
+    model: VAE, train: Samples, validation: Samples, config: Config, checkpoint: Path
 ) -> pd.DataFrame:
     """Trains, from the checkpoint if there is one, and leaves the model at its best epoch.
 
     Args:
         model: built, adapted.
-        train: ECGs (N, L, T) mV and encoded conditions (N, C).
-        validation: the same; the objective on it, at the final KL weight, chooses the epoch.
+        train: training subjects.
+        validation: others; `training.watch` on them chooses the epoch.
         config: `training` and `model.kl_weight` are read.
         checkpoint: file.
-        epochs: instead of `config.training.epochs`.
 
     Returns:
         The history: one row per epoch.
@@ -271,9 +379,8 @@ def fit(
     Raises:
         TrainingError: a loss became NaN or infinite.
     """
-    settings = config.training
-    epochs = epochs or settings.epochs
-    batches = Batches(*train, settings.batch_size, settings.seed, settings.augmentation)
+    settings, epochs = config.training, config.training.epochs
+    batches = Batches(train, settings.batch_size, settings.seed, settings.augmentation)
     if batches.batch_size < settings.batch_size:
         print(f"The batch is the whole training set: {batches.batch_size} ECGs.")
     model.compile(
@@ -282,22 +389,25 @@ def fit(
         ),
         jit_compile=settings.xla,
     )
-    saver = Checkpoint(checkpoint, epochs, settings.patience)
+    saver = Checkpoint(checkpoint, epochs, settings.patience, f"val_{settings.watch}")
+    callbacks = [EpochStart(batches, settings, config.model.kl_weight, epochs)]
+    if config.model.task == "cox":
+        callbacks.append(FullSplit(validation))
     done = saver.restore(model)
     if done:
         print(f"Resuming after epoch {done} of {epochs}.")
     if not saver.finished:
         model.fit(
             batches,
-            validation_data=Batches(*validation, 256, shuffle=False),
+            validation_data=Batches(validation, 256, shuffle=False),
             initial_epoch=done,
             epochs=epochs,
             verbose=0,
-            callbacks=[EpochStart(batches, settings, config.model.kl_weight, epochs), saver],
+            callbacks=[*callbacks, saver],
         )
     saver.take_best(model)
     row = saver.history[saver.best_epoch]
-    print(f"Best epoch: {row['epoch']}, validation objective {row[WATCHED]:.2f}.")
+    print(f"Best epoch: {row['epoch']}, {settings.watch} {row[saver.watch]:.4g}.")
     if row["val_active_units"] < model.latent_space_dim / 2:
         print(
             f"Warning: posterior collapse. Only {row['val_active_units']:.1f} of "

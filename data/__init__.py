@@ -37,6 +37,15 @@ def load_cohort(settings: DataConfig) -> Cohort:
     Raises:
         CohortError: the data are not there or break the contract.
     """
+    cohort = _read(settings)
+    if settings.outcomes is None:
+        return cohort
+    from data.outcomes import join_outcomes
+
+    return join_outcomes(cohort, settings.outcomes)
+
+
+def _read(settings: DataConfig) -> Cohort:
     # Each reader is imported on demand: the simulator should not need wfdb.
     if settings.source == "synthetic":
         from data.synthetic import simulate
@@ -50,6 +59,10 @@ def load_cohort(settings: DataConfig) -> Cohort:
         return load_ptbxl(
             settings.path, settings.cache, settings.sampling_rate, settings.workers or None
         )
+    if settings.source == "code15":
+        from data.code15 import load_code15
+
+        return load_code15(settings.path, settings.cache, settings.workers or None)
     if settings.source == "arrays":
         from data.arrays import load_arrays
 

@@ -38,8 +38,8 @@ def augment(ecg: np.ndarray, strength: float, rng: np.random.Generator) -> np.nd
     shift = strength * rng.standard_normal((n, 1))
     offset = np.arange(samples) - QRS_SAMPLE
     source = np.where(offset < 0, offset * stretch[:, 0], offset * stretch[:, 1])
-    source = np.clip(source + QRS_SAMPLE + shift, 0, samples - 1.001)
-    whole = source.astype(int)[:, None]  # (B, 1, T)
+    source = np.clip(source + QRS_SAMPLE + shift, 0, samples - 1)
+    whole = np.minimum(source.astype(int), samples - 2)[:, None]  # (B, 1, T)
     part = source[:, None] - whole
     left = np.take_along_axis(leads, whole, axis=2)
     right = np.take_along_axis(leads, whole + 1, axis=2)

@@ -181,10 +181,15 @@ class Cohort:
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "cohort.json").unlink(missing_ok=True)
-        np.save(folder / "ecg.npy", np.asarray(self.ecg, dtype=np.float32))
+        # Not in place: the ECGs may be a memory map of the very file that is replaced.
+        with (folder / "ecg.npy.partial").open("wb") as file:
+            np.save(file, np.asarray(self.ecg, dtype=np.float32))
+        (folder / "ecg.npy.partial").replace(folder / "ecg.npy")
         self.subjects.to_csv(folder / "subjects.csv", index=False)
         self.excluded.to_csv(folder / "excluded.csv", index=False)
-        if self.truth is not None:
+        if self.truth is None:
+            (folder / "truth.csv").unlink(missing_ok=True)
+        else:
             self.truth.to_csv(folder / "truth.csv", index=False)
         description = {
             "format_version": FORMAT_VERSION,
@@ -196,7 +201,7 @@ class Cohort:
             "text_columns": [
                 name
                 for name, kind in self.subjects.dtypes.items()
-                if kind == object  # noqa: E721
+                if not pd.api.types.is_numeric_dtype(kind)
             ],
             "excluded": self.excluded["reason"].value_counts().to_dict(),
         }
@@ -225,27 +230,33 @@ class Cohort:
                     f"{folder} was prepared by a newer version (format {version}, this one reads "
                     f"up to {FORMAT_VERSION}). Update the code or prepare it again."
                 )
-            text = {name: str for name in description["text_columns"]}
-            ecg = np.load(folder / "ecg.npy", mmap_mode="r", allow_pickle=False)
-            subjects = pd.read_csv(folder / "subjects.csv", dtype=text)
-            excluded = pd.read_csv(folder / "excluded.csv", dtype=str)
             truth = folder / "truth.csv"
-            truth = pd.read_csv(truth) if truth.is_file() else None
+            parts = {
+                "ecg": np.lib.format.open_memmap(folder / "ecg.npy", mode="r"),
+                "subjects": _read_table(
+                    folder / "subjects.csv", {name: str for name in description["text_columns"]}
+                ),
+                "source": description["source"],
+                "excluded": _read_table(folder / "excluded.csv", str),
+                "truth": _read_table(truth) if truth.is_file() else None,
+                "leads": tuple(description["leads"]),
+                "sampling_rate": description["sampling_rate"],
+            }
         except CohortError:
             raise
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise CohortError(
-                f"{folder} is damaged ({error}). Delete the folder and prepare it again."
+                f"{folder} is damaged ({type(error).__name__}: {error}). "
+                "Delete the folder and prepare it again."
             ) from error
-        return cls(
-            ecg=ecg,
-            subjects=subjects,
-            source=description["source"],
-            excluded=excluded,
-            truth=truth,
-            leads=tuple(description["leads"]),
-            sampling_rate=description["sampling_rate"],
-        )
+        return cls(**parts)
+
+
+def _read_table(path: Path, dtype: type | dict[str, type] | None = None) -> pd.DataFrame:
+    """Reads what `DataFrame.to_csv` wrote: only an empty field is missing, an id may be "NA"."""
+    return pd.read_csv(
+        path, dtype=dtype, keep_default_na=False, na_values=[""], float_precision="round_trip"
+    )
 
 
 def _checked_subjects(subjects: pd.DataFrame) -> pd.DataFrame:
@@ -260,9 +271,12 @@ def _checked_subjects(subjects: pd.DataFrame) -> pd.DataFrame:
     if "patient_id" not in subjects:
         subjects["patient_id"] = subjects["subject_id"]
     for column in ("subject_id", "patient_id"):
-        missing = subjects[column].isna()
+        missing = subjects[column].isna() | (subjects[column].astype(str) == "")
         if missing.any():
-            raise CohortError(f"Row {int(missing.idxmax())} of the subjects has no {column}.")
+            raise CohortError(
+                f"Row {int(missing.idxmax())} of the subjects has no {column}. "
+                "Fill it in, or leave the row out."
+            )
         numbers = pd.api.types.is_float_dtype(subjects[column])
         if numbers and (subjects[column] % 1 == 0).all():
             subjects[column] = subjects[column].astype(np.int64)  # 15709.0 -> 15709
@@ -280,7 +294,7 @@ def _checked_subjects(subjects: pd.DataFrame) -> pd.DataFrame:
 def _check_ecg(ecg: np.ndarray, ids: pd.Series, leads: tuple[str, ...]) -> None:
     """Checks shape, type, finiteness and unit; chunked, so that memory maps stay on disk."""
     expected = f"Expected ecg of shape ({len(ids)}, {len(leads)}, T)"
-    if ecg.ndim != 3 or ecg.shape[0] != len(ids) or ecg.shape[1] != len(leads):
+    if ecg.ndim != 3 or ecg.shape[:2] != (len(ids), len(leads)) or ecg.shape[2] == 0:
         hint = ""
         if ecg.ndim == 3 and ecg.shape[2] == len(leads) != ecg.shape[1]:
             hint = " Are leads and samples swapped?"

@@ -1,4 +1,4 @@
-"""What a trained model is judged by: one module per question, arrays in, numbers and figures out."""
+"""What a trained model is judged by: one module per question."""
 
 from evaluation.judge import evaluate
 

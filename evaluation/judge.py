@@ -15,7 +15,14 @@ from config import EvaluationConfig
 from evaluation import figures
 from evaluation.adherence import condition_effects, reference_subject, sweep_values
 from evaluation.latent import latent_metrics, probe_targets
+from evaluation.prediction import prediction_metrics
 from evaluation.reconstruction import reconstruction_metrics
+from evaluation.survival import SurvivalSplit, risk_groups, survival_metrics
+from evaluation.survival_figures import (
+    plot_calibration,
+    plot_kaplan_meier,
+    plot_survival_curves,
+)
 
 if TYPE_CHECKING:
     from data.cohort import Cohort, Split
@@ -66,8 +73,28 @@ def evaluate(
         ),
     }
     metrics["latent"]["noise_uv"] = model.noise_uv
+    task = getattr(model, "task", None)
+    if task == "cox":
+        metrics["survival"] = survival_metrics(
+            _survival(model, split.train),
+            _survival(model, test),
+            tuple(np.asarray(part) for part in model.baseline.values()),
+            draws=settings.bootstrap,
+            seed=settings.seed,
+        )
+    elif task is not None:
+        metrics["prediction"] = prediction_metrics(
+            task,
+            model.predict_head(test.ecg, test.subjects),
+            test.subjects["target"].to_numpy(),
+            patients,
+            settings.seed,
+            settings.bootstrap,
+        )
     drawn = _examples(test, reconstruction, settings.examples)
     drawn |= _sweeps(model, split.train.subjects)
+    if task == "cox":
+        drawn |= _risk_figures(model, split, metrics["survival"])
     drawn["error_by_lead"] = figures.plot_error_by_lead(metrics["reconstruction"], test.leads)
     kl = [metrics["latent"][f"kl_{z}"] for z in range(model.latent_space_dim)]
     drawn["latent_kl"] = figures.plot_latent(kl)
@@ -79,8 +106,52 @@ def evaluate(
         leads=test.leads,
     )
     if history is not None:
-        drawn["history"] = figures.plot_history(history.drop(columns="seconds"))
+        drawn["history"] = figures.plot_history(history.drop(columns="seconds", errors="ignore"))
     return metrics, drawn
+
+
+def _survival(model: VAE, part: Cohort) -> SurvivalSplit:
+    """A split as the survival metrics read it."""
+    subjects = part.subjects
+    return SurvivalSplit(
+        conditions=subjects[list(model.schema.names)],
+        latent=model.encode(part.ecg, subjects)[0],
+        time=subjects["time"],
+        event=subjects["event"],
+        log_hazard=model.predict_log_hazard(part.ecg, subjects),
+        true_log_hazard=None if part.truth is None else part.truth.get("log_hazard"),
+        patients=subjects["patient_id"],
+    )
+
+
+def _risk_figures(model: VAE, split: Split, survival: dict[str, float]) -> dict[str, Figure]:
+    """Kaplan-Meier by risk, calibration, survival curves, and the beat along the risk direction."""
+    test, subjects = split.test, split.test.subjects
+    time, event = subjects["time"].to_numpy(), subjects["event"].to_numpy()
+    log_hazard = model.predict_log_hazard(test.ecg, subjects)
+    train_log_hazard = model.predict_log_hazard(split.train.ecg, split.train.subjects)
+    horizon = max(value for name, value in survival.items() if name.startswith("horizon_"))
+    probability = 1 - model.predict_survival(test.ecg, subjects, [horizon])[:, 0]
+    rank = np.round(np.array([0.05, 0.25, 0.5, 0.75, 0.95]) * (len(test) - 1)).astype(int)
+    rows = np.argsort(log_hazard)[rank]
+    times = np.linspace(0, horizon, 100)
+    curves = model.predict_survival(np.asarray(test.ecg)[rows], subjects.iloc[rows], times)
+    labels = [f"{subjects['subject_id'][row]}: log hazard {log_hazard[row]:+.2f}" for row in rows]
+    # Along the head's weights, one SD of the prior a step: what a high-risk ECG looks like at the
+    # conditions of the reference subject.
+    direction = model.head.get_weights()[0][: model.latent_space_dim, 0]
+    direction = direction / max(np.linalg.norm(direction), 1e-9)
+    steps = np.linspace(-2, 2, 7)
+    reference = reference_subject(model.schema, split.train.subjects)
+    ecg = model.decode(np.outer(steps, direction), reference)
+    return {
+        "kaplan_meier": plot_kaplan_meier(time, event, risk_groups(train_log_hazard, log_hazard)),
+        "calibration": plot_calibration(probability, time, event, horizon),
+        "survival_curves": plot_survival_curves(times, curves, labels, time[rows], event[rows]),
+        "risk_direction": figures.plot_sweep(
+            ecg, steps, "latent risk", "SD of the prior, + = earlier event", leads=model.leads
+        ),
+    }
 
 
 def _examples(test: Cohort, reconstruction: np.ndarray, count: int) -> dict[str, Figure]:

@@ -54,17 +54,14 @@ FIGURES = {
         "reconstruction",
         "Mean absolute error with 95% intervals, per lead and per segment of the beat.",
     ),
-    "latent": (
-        "latent",
-        "KL of each latent dimension: a grey bar is a dimension that is not used.",
-    ),
-    "traversal": (
+    "latent_kl": ("latent", "KL of each latent dimension; grey: a dimension that is not used."),
+    "latent_traversal": (
         "latent",
         "What each dimension does: the beat as that dimension moves from -2 to +2 SD and the "
         "others stay at their average.",
     ),
     "sweep": (
-        "generation",
+        "adherence",
         "Generated beats as one condition changes and everything else is kept.",
     ),
 }
@@ -91,11 +88,12 @@ READING = {
     "the prior resemble them.",
     r"active_units": "Dimensions whose posterior mean varies over subjects by more than 0.01.",
     r"active_units_kl": "Those of them with more than 0.1 nat each: the dimensions in use.",
+    r"noise_uv": "Noise of the decoder in µV: what the model takes to be no property of the ECG.",
     r"dimensions": "Latent dimensions of the model.",
     r"collapsed": "Whether fewer than half of the dimensions are in use.",
-    r"probe_r2_\w+": "Share of the variance of this condition that the latent code gives away; "
+    r"probe_r2_.+": "Share of the variance of this condition that the latent code gives away; "
     "near 0 (or below) a change of the condition alone is a clean counterfactual.",
-    r"probe_auc_\w+": "How well the latent code tells the two values of this condition apart; "
+    r"probe_auc_.+": "How well the latent code tells the two values of this condition apart; "
     "near 0.5 a change of the condition alone is a clean counterfactual.",
     r"seconds": "Wall time.",
     r"ecgs_per_second": "Training throughput.",
@@ -274,7 +272,7 @@ def _latent_in_use(metrics: Mapping[str, dict]) -> Iterable[Finding]:
 
 def _clean_conditions(metrics: Mapping[str, dict]) -> Iterable[Finding]:
     for key, value in metrics.get("latent", {}).items():
-        match = re.fullmatch(r"probe_(r2|auc)_(\w+?)_low", key)
+        match = re.fullmatch(r"probe_(r2|auc)_(.+)_low", key)
         if match and value > {"r2": 0.1, "auc": 0.6}[match[1]]:
             yield Finding(
                 f"The latent code still tells {match[2]}: changing that condition alone is not a "

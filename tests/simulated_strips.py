@@ -40,17 +40,21 @@ def rhythm_strip(
     wander=0.0,
     mains=0.0,
     ectopic=(),
+    premature=(),
     waves=WAVES,
     seed=0,
 ):
-    """(12, T) mV: the beat above, repeated; those numbered in `ectopic` are ventricular ones."""
+    """(12, T) mV: the beat above, repeated; those numbered in `ectopic` are ventricular ones.
+
+    Those numbered in `premature` are conducted as the others, but come 0.25 s early.
+    """
     rng = np.random.default_rng(seed)
     time = np.arange(round(seconds * sampling_rate)) / sampling_rate
     strip = np.zeros((12, len(time)))
     position, number = 0.2 + 0.3 * rng.random(), 0
     while position < seconds + 1:
-        early = number in ectopic
-        strip += beat(time - position + 0.3 * early, ECTOPIC if early else waves)
+        early = 0.3 * (number in ectopic) + 0.25 * (number in premature)
+        strip += beat(time - position + early, ECTOPIC if number in ectopic else waves)
         position += 60 / heart_rate * (1 + jitter * rng.standard_normal())
         number += 1
     phase = rng.uniform(0, 2 * np.pi, (3, 8, 1))

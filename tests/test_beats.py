@@ -45,9 +45,18 @@ def test_the_beat_is_recovered_from_a_disturbed_strip(disturbance, limit_uv):
     assert max(abs(shift) for _, shift in errors) < 8
 
 
-def test_aligned_beats_keep_the_height_of_the_r_wave():
-    peaks = [median_beat(rhythm_strip(noise=0.02, seed=s), 500).ecg[9].max() for s in range(5)]
-    assert np.mean(peaks) == pytest.approx(truth()[9].max(), abs=0.02)
+def test_alignment_to_a_fraction_of_a_sample_keeps_a_narrow_r_wave():
+    narrow = [(c / 2, w / 2, a) if abs(c) < 0.1 else (c, w, a) for c, w, a in WAVES]
+    height = beat(np.arange(-0.1, 0.1, 1e-4), narrow)[9].max()
+    peaks = [median_beat(rhythm_strip(waves=narrow, seed=s), 500).ecg[9].max() for s in range(5)]
+    assert np.mean(peaks) == pytest.approx(height, rel=0.007)  # whole samples: 0.0104
+
+
+def test_premature_beats_are_found_but_not_used():
+    found = median_beat(rhythm_strip(heart_rate=60, premature=(2, 5, 8), jitter=0), 500)
+    regular = median_beat(rhythm_strip(heart_rate=60, jitter=0), 500)
+    assert found.beats_found == regular.beats_found
+    assert found.beats_used == regular.beats_used - 3
 
 
 def test_the_st_segment_is_not_distorted_at_slow_rates():

@@ -191,8 +191,9 @@ def test_the_t_wave_of_the_beat_before_is_not_taken_for_p():
     assert with_it["p_onset"] == pytest.approx(without["p_onset"], abs=8)
 
 
-def test_a_beat_without_p_wave_has_no_p_features_but_did_not_fail():
-    table = measure(ordinary_beat(p=0, noise=0.003)).iloc[0]
+@pytest.mark.parametrize(("p", "noise"), [(0, 0.003), (0.05, 0.0)])
+def test_a_beat_without_p_wave_has_no_p_features_but_did_not_fail(p, noise):
+    table = measure(ordinary_beat(p=p, noise=noise)).iloc[0]
     missing = [name for name in FEATURES if name.startswith("p_") or name == "pr_interval"]
     assert table[missing].isna().all()
     assert not table["failed"]

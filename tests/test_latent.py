@@ -37,8 +37,8 @@ def test_the_total_is_the_sum_over_dimensions_and_has_an_interval():
     per_subject = kl_per_dimension(MEAN, LOG_VAR).sum(axis=1)
     interval = stats.bootstrap((per_subject,), np.mean, method="percentile", rng=rng)
     low, high = interval.confidence_interval
-    assert METRICS["kl_total_low"] == pytest.approx(low, abs=0.1 * (high - low))
-    assert METRICS["kl_total_high"] == pytest.approx(high, abs=0.1 * (high - low))
+    assert METRICS["kl_total_low"] == pytest.approx(low, abs=0.05 * (high - low))
+    assert METRICS["kl_total_high"] == pytest.approx(high, abs=0.05 * (high - low))
 
 
 def test_aggregate_posterior_has_the_moments_of_samples_from_it():

@@ -113,6 +113,15 @@ def test_every_figure_is_embedded_and_nothing_outside_is_referred_to(tmp_path):
     assert "something new" in page.text
 
 
+def test_figures_stand_in_their_section_with_a_caption(tmp_path):
+    page = report(tmp_path / "run", figures=("latent_kl", "latent_traversal", "sweep_age"))
+    section = page.text.partition("Latent")[2]
+    assert "latent kl KL of each latent dimension" in section
+    assert "latent traversal What each dimension does" in section
+    assert "sweep age Generated beats" in page.text.partition("Adherence")[2]
+    assert "Other figures" not in page.headings
+
+
 def test_names_and_values_from_outside_cannot_inject_markup(tmp_path):
     evil = "<script>alert('x')</script><img src=http://x>"
     page = report(
@@ -125,7 +134,7 @@ def test_names_and_values_from_outside_cannot_inject_markup(tmp_path):
         },
         config={evil: {evil: evil}, "plain": evil},
         history=pd.DataFrame({"epoch": [1], evil: [2.0]}),
-        figures=("<b>",),
+        figures=('"><b>',),
     )
     assert page.text.count(evil) >= 9
     assert not {"script", "b>", "i"} & set(page.tags)

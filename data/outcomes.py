@@ -1,0 +1,253 @@
+"""Outcomes: joined to any cohort from a table, and the recordings that have one.
+
+Dims: N recordings.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from copy import copy
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from data.cohort import Cohort, CohortError
+
+SURVIVAL = ("time", "event")
+KEYS = ("subject_id", "patient_id")
+NO_OUTCOME = "no known outcome"
+
+_FLAGS = {"0": 0.0, "0.0": 0.0, "false": 0.0, "1": 1.0, "1.0": 1.0, "true": 1.0}
+
+
+def join_outcomes(
+    cohort: Cohort,
+    table: str | Path,
+    columns: Sequence[str] = SURVIVAL,
+    allow_unknown: bool = False,
+) -> Cohort:
+    """Joins outcomes from a comma-separated table to a cohort, by id.
+
+    Args:
+        cohort: any cohort. Its `time` and `event` are replaced, not filled up: where the table says
+            nothing, they are missing. So that two sources never mix, both go if one is replaced.
+        table: with a column `subject_id`, or else `patient_id`, and a row per id. Time counts from
+            the recording on, so a table by patient suits cohorts of one recording per person.
+            Empty fields and NA are missing outcomes.
+        columns: to join. `time` is in years and above 0, `event` is 0 or 1 (or false or true);
+            any other becomes numbers if it holds nothing else, or stays text (a class).
+        allow_unknown: do not refuse a table with ids that the cohort lacks. Recordings in
+            `cohort.excluded` are known in any case; which patients they were is not.
+
+    Returns:
+        A cohort of the same N recordings. `source` tells where the outcomes came from, and how many
+        there are; recordings that the table lacks have none.
+
+    Raises:
+        CohortError: the file or a column is not there, an id stands twice or is missing, values
+            that make no sense, ids that the cohort lacks, no outcome for any recording, no events,
+            or a column that the cohort has already, with other values.
+    """
+    file = Path(table)
+    if not columns or set(columns) & set(KEYS):
+        raise CohortError(f"Expected the names of outcome columns. Received: {list(columns)}.")
+    rows = read_table(file, columns, "Expected a table with subject_id or patient_id and outcomes")
+    key = next((key for key in KEYS if key in rows), None)
+    if key is None:
+        raise CohortError(
+            f"{file} has neither of the columns {list(KEYS)}. Received: {list(rows)[:8]}."
+        )
+    ids = _unique_ids(rows[key], file)
+    if not allow_unknown:
+        _refuse_unknown(ids, cohort, key, file)
+    outcomes = pd.DataFrame({name: _outcome(rows[name], ids) for name in columns})
+    outcomes = outcomes.set_axis(ids).reindex(cohort.subjects[key]).reset_index(drop=True)
+    _check_known(outcomes, ids, cohort, key, file)
+    return _with_columns(cohort, outcomes, file)
+
+
+def with_outcomes(cohort: Cohort, columns: Sequence[str] = SURVIVAL) -> Cohort:
+    """The recordings whose outcome is known; the others go to `excluded`.
+
+    Args:
+        cohort: with these columns.
+        columns: that make up the outcome. A `time` of 0 or less and an `event` other than 0 and 1
+            are unknown.
+
+    Returns:
+        The cohort itself if nothing is missing, otherwise a part of it.
+
+    Raises:
+        CohortError: the columns are not there, no outcome is known, or nobody had the event.
+    """
+    subjects = cohort.subjects
+    lacking = [name for name in columns if name not in subjects]
+    if lacking:
+        raise CohortError(
+            f"A prediction head needs the columns {list(columns)}; this cohort "
+            f"({cohort.source or 'no source given'}) lacks {lacking}. Give data.outcomes, a table "
+            "of subject_id or patient_id and these columns."
+        )
+    known = subjects[list(columns)].notna().all(axis=1)
+    if "time" in columns:
+        known &= subjects["time"].between(0, np.inf, inclusive="neither")
+    if "event" in columns:
+        known &= subjects["event"].isin([0, 1])
+    if not known.any():
+        raise CohortError(
+            f"None of the {len(cohort)} recordings has a known outcome ({', '.join(columns)})."
+        )
+    if "event" in columns:
+        _check_events(subjects["event"][known])
+    if known.all():
+        return cohort
+    without = pd.DataFrame({"subject_id": subjects["subject_id"][~known], "reason": NO_OUTCOME})
+    part = cohort.take(known.to_numpy())
+    part.excluded = pd.concat([cohort.excluded, without], ignore_index=True)
+    part.excluded = part.excluded.fillna("")  # the readers' column `detail`
+    return part
+
+
+def read_table(file: Path, columns: Sequence[str], expected: str) -> pd.DataFrame:
+    """Reads a comma-separated table as text; empty fields are NaN.
+
+    Args:
+        file: the table.
+        columns: it must have.
+        expected: start of the message if the file is not there.
+
+    Raises:
+        CohortError: the file is not there or no such table, or lacks a column.
+    """
+    if not file.is_file():
+        raise CohortError(f"{file} is not there. {expected}.")
+    try:
+        # utf-8-sig: a spreadsheet program leaves a byte-order mark.
+        table = pd.read_csv(file, dtype=str, encoding="utf-8-sig", skipinitialspace=True)
+    except (ValueError, OSError) as error:
+        raise CohortError(f"{file} cannot be read as a comma-separated table: {error}.") from error
+    missing = [name for name in columns if name not in table]
+    if missing:
+        raise CohortError(
+            f"{file} lacks the columns {missing}. Received: {list(table.columns)[:8]}. Was it "
+            "saved by a spreadsheet program with another separator?"
+        )
+    return table
+
+
+def numbers(column: pd.Series, ids: pd.Series) -> pd.Series:
+    """Text as finite numbers, NaN where it is missing.
+
+    Raises:
+        CohortError: something else stands there; names the record.
+    """
+    values = pd.to_numeric(column, errors="coerce").astype(float)
+    _refuse(column.notna() & ~np.isfinite(values), column, ids, "a number")
+    return values
+
+
+def flags(column: pd.Series, ids: pd.Series) -> pd.Series:
+    """Text such as 0, 1, false or True as 0.0 and 1.0, NaN where it is missing.
+
+    Raises:
+        CohortError: something else stands there; names the record.
+    """
+    values = column.str.strip().str.lower().map(_FLAGS).astype(float)
+    _refuse(column.notna() & values.isna(), column, ids, "0 or 1")
+    return values
+
+
+def _refuse(wrong: pd.Series, column: pd.Series, ids: pd.Series, expected: str) -> None:
+    if wrong.any():
+        row = wrong.idxmax()
+        raise CohortError(
+            f"Expected {expected} as {column.name} of {ids[row]!r}. Received: {column[row]!r}."
+        )
+
+
+def _unique_ids(column: pd.Series, file: Path) -> pd.Series:
+    """Ids written as `Cohort.subjects` has them; 15709.0 is 15709."""
+    if column.isna().any():
+        # Counted as a text editor does: from 1, with the header.
+        raise CohortError(f"{file} has no {column.name} in line {int(column.isna().idxmax()) + 2}.")
+    ids = column.str.strip().str.replace(r"^(\d+)\.0+$", r"\1", regex=True)
+    twice = ids.duplicated()
+    if twice.any():
+        raise CohortError(
+            f"{column.name} {ids[twice.idxmax()]!r} stands twice in {file}, and {twice.sum() - 1} "
+            "more rows repeat an id. Expected one row per id."
+        )
+    return ids
+
+
+def _outcome(column: pd.Series, ids: pd.Series) -> pd.Series:
+    if column.name == "event":
+        return flags(column, ids)
+    if column.name == "time":
+        time = numbers(column, ids)
+        _refuse(time <= 0, column, ids, "years above 0")
+        return time
+    values = pd.to_numeric(column, errors="coerce")
+    return column if (values.isna() & column.notna()).any() else values.astype(float)
+
+
+def _refuse_unknown(ids: pd.Series, cohort: Cohort, key: str, file: Path) -> None:
+    """Refuses ids that are not in the cohort, unless none is: `_check_known` says more then."""
+    known = set(cohort.subjects[key])
+    if key == "subject_id":
+        known |= set(cohort.excluded["subject_id"].astype(str))
+    unknown = ids[~ids.isin(known)]
+    if 0 < len(unknown) < len(ids):
+        raise CohortError(
+            f"{len(unknown)} of the {len(ids)} ids in {file} are no {key} of the cohort (first: "
+            f"{', '.join(unknown[:3])}). Take them out, or join with allow_unknown."
+        )
+
+
+def _check_known(
+    outcomes: pd.DataFrame, ids: pd.Series, cohort: Cohort, key: str, file: Path
+) -> None:
+    """Refuses outcomes of nobody, and outcomes without an event."""
+    if not ids.isin(cohort.subjects[key]).any():
+        raise CohortError(
+            f"No {key} of {file} (first: {', '.join(ids[:3]) or 'no rows'}) is in the cohort "
+            f"(first: {', '.join(cohort.subjects[key][:3])})."
+        )
+    for name, values in outcomes.items():
+        if values.isna().all():
+            raise CohortError(f"{file} gives no {name} for any recording of the cohort.")
+    if "event" in outcomes:
+        _check_events(outcomes["event"].dropna())
+
+
+def _check_events(event: pd.Series) -> None:
+    if not event.any():
+        raise CohortError(
+            f"No events: `event` is 0 in all {len(event)} recordings with a known outcome. 1 means "
+            "that the event happened at `time`, 0 that it had not until then."
+        )
+
+
+def _with_columns(cohort: Cohort, outcomes: pd.DataFrame, file: Path) -> Cohort:
+    """The cohort with these columns; the ECGs are shared, not copied or checked again."""
+    replaced = []
+    if set(outcomes) & set(SURVIVAL):
+        replaced = [name for name in SURVIVAL if name in cohort.subjects]
+    subjects = cohort.subjects.drop(columns=replaced)
+    for name in outcomes.columns.intersection(subjects.columns):
+        old, new = subjects[name], outcomes[name]
+        if not ((old == new) | (old.isna() & new.isna())).all():
+            raise CohortError(
+                f"The cohort has a column {name!r} already, with other values than {file}. Rename "
+                "the one in the table."
+            )
+    known = int(outcomes.notna().all(axis=1).sum())
+    joined = copy(cohort)
+    joined.subjects = subjects.assign(**outcomes)
+    joined.source = (
+        f"{cohort.source}; {', '.join(outcomes)} from {file.name} "
+        f"({known} of {len(cohort)} recordings)"
+        + (f", in place of its own {' and '.join(replaced)}" if replaced else "")
+    )
+    return joined

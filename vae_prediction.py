@@ -1,0 +1,215 @@
+"""The conditional VAE with a prediction head on its latent space.
+
+Task "cox": a linear log hazard, trained on the Cox partial likelihood beside the evidence lower
+bound. Other tasks use Keras's own losses: "binary", "multiclass", "regression".
+
+Dims: B batch, N subjects, L leads, T samples, C conditions, Z latent, K classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import keras
+import numpy as np
+from keras import ops
+
+from cox import TIES, breslow_baseline, cox_partial_likelihood, survival_function
+from vae import PREDICT_BATCH, VAE, Conditions, ModelError, weighted_mean
+
+__all__ = ["TASKS", "VAEPrediction", "cox_partial_likelihood"]
+
+# Task -> loss per subject of (target, output of the head). To train on another loss, add a line.
+TASKS = {
+    "cox": None,  # cox_partial_likelihood, which compares the subjects of a batch
+    "binary": keras.losses.BinaryCrossentropy(from_logits=True, reduction=None),
+    "multiclass": keras.losses.SparseCategoricalCrossentropy(from_logits=True, reduction=None),
+    "regression": keras.losses.MeanSquaredError(reduction=None),
+}
+HEAD_INPUTS = ("latent", "latent_and_conditions")
+BASELINE_STEPS = 2000  # of the saved baseline hazard at most: its steps are then below 0.05%
+
+
+@keras.saving.register_keras_serializable(package="cvae_ecg")
+class VAEPrediction(VAE):
+    """Conditional VAE with a linear head on the posterior mean.
+
+    Args:
+        *args: as `VAE`.
+        task: "cox", "binary", "multiclass" or "regression".
+        head_inputs: "latent", or "latent_and_conditions": the head is told the encoded conditions
+            too, which are strong predictors that the latent is meant to be free of.
+        task_weight: of the task's loss, per subject, against the evidence lower bound per ECG.
+        ties: "efron" or "breslow", for "cox".
+        classes: K, for "multiclass".
+        baseline: of a fitted Cox head, `times` and `cumulative_hazard`; see `fit_baseline`.
+        **keywords: as `VAE`.
+
+    Raises:
+        ModelError: the arguments do not make a network.
+
+    Example:
+        >>> model = VAEPrediction(
+        ...     (12, 400), (5, 5), ((1, 40), (12, 1)), ("same", "valid"), 10, 0, task="cox"
+        ... )
+        >>> model.predict_log_hazard(model.generate(n=3)).shape
+        (3,)
+    """
+
+    def __init__(
+        self,
+        *args,
+        task: str = "cox",
+        head_inputs: str = "latent",
+        task_weight: float = 1.0,
+        ties: str = "efron",
+        classes: int = 1,
+        baseline: Mapping[str, Sequence[float]] | None = None,
+        **keywords,
+    ) -> None:
+        super().__init__(*args, **{"name": "vae_prediction"} | keywords)
+        _check_head(task, head_inputs, task_weight, ties, classes)
+        self.settings |= {
+            "task": task,
+            "head_inputs": head_inputs,
+            "task_weight": float(task_weight),
+            "ties": ties,
+            "classes": int(classes),
+        }
+        self.task = task
+        self.baseline = None if baseline is None else {k: list(v) for k, v in baseline.items()}
+        # Without bias: the partial likelihood does not see a constant. At zero: hazard ratios of 1.
+        self.head = keras.layers.Dense(
+            classes if task == "multiclass" else 1,
+            use_bias=task != "cox",
+            kernel_initializer="zeros",
+            dtype="float32",
+            name="head",
+        )
+        told = self.condition_dim if head_inputs == "latent_and_conditions" else 0
+        self.head.build((None, self.latent_space_dim + told))
+        for name in ("task_loss", "task_share"):
+            self.trackers[name] = keras.metrics.Mean(name=name)
+
+    def call(self, inputs, training: bool = False) -> dict:
+        """As `VAE.call`, with `output` (B, 1 or K): log hazard, logits or prediction."""
+        outputs = super().call(inputs, training=training)
+        return outputs | {"output": self._head_of(outputs["mean"], outputs["conditions"])}
+
+    def _head_of(self, mean, conditions):
+        if self.settings["head_inputs"] == "latent_and_conditions":
+            mean = ops.concatenate([mean, conditions], axis=-1)
+        return self.head(mean)
+
+    def extra_loss(self, y, y_pred, weight, elbo):
+        """The task's loss, averaged over B; its share of the whole loss is tracked.
+
+        Args:
+            y: (B, 2) time and event for "cox", (B,) or (B, 1) targets otherwise.
+            y_pred: of `call`.
+            weight: (B,) sample weights.
+            elbo: scalar, the loss of the VAE without this one.
+        """
+        if y is None:
+            raise ModelError(f"The task {self.task!r} needs targets: fit((ecg, conditions), y).")
+        if self.task == "cox":
+            terms = cox_partial_likelihood(
+                y_pred["output"], y[:, 0], y[:, 1], self.settings["ties"], weight
+            )
+            loss = ops.sum(terms) / ops.maximum(ops.sum(weight), 1e-9)
+        else:
+            loss = weighted_mean(
+                TASKS[self.task](ops.reshape(y, (-1, 1)), y_pred["output"]), weight
+            )
+        weighted = self.settings["task_weight"] * loss
+        self._track("task_loss", loss, weight)
+        share = ops.abs(weighted) / (ops.abs(weighted) + ops.abs(elbo) + 1e-9)
+        self._track("task_share", share, weight)
+        return weighted
+
+    def predict_head(self, ecg: np.ndarray, conditions: Conditions | None = None) -> np.ndarray:
+        """Output of the head at the posterior mean: (N, L, T) mV -> (N, 1 or K).
+
+        Log hazard for "cox", logits for "binary" and "multiclass", the value for "regression".
+        """
+        mean, _ = self.encode(ecg, conditions)
+        encoded = self._encoded(conditions, len(mean))
+        parts = [
+            ops.convert_to_numpy(
+                self._head_of(
+                    ops.convert_to_tensor(mean[start : start + PREDICT_BATCH]),
+                    ops.convert_to_tensor(encoded[start : start + PREDICT_BATCH]),
+                )
+            )
+            for start in range(0, len(mean), PREDICT_BATCH)
+        ]
+        return np.concatenate(parts)
+
+    def predict_log_hazard(
+        self, ecg: np.ndarray, conditions: Conditions | None = None
+    ) -> np.ndarray:
+        """Log hazard relative to the baseline: (N, L, T) mV -> (N,), higher = earlier event."""
+        self._require_cox()
+        return self.predict_head(ecg, conditions)[:, 0]
+
+    def fit_baseline(
+        self,
+        ecg: np.ndarray,
+        conditions: Conditions | None,
+        time: np.ndarray,
+        event: np.ndarray,
+    ) -> VAEPrediction:
+        """Estimates the baseline hazard on the training subjects; it is saved with the model.
+
+        Args:
+            ecg: (N, L, T) mV.
+            conditions: of the same subjects.
+            time: (N,) until event or censoring.
+            event: (N,) 1 for an event.
+
+        Returns:
+            The model itself.
+        """
+        times, hazard = breslow_baseline(self.predict_log_hazard(ecg, conditions), time, event)
+        if len(times) > BASELINE_STEPS:
+            steps = np.linspace(0, len(times) - 1, BASELINE_STEPS).round().astype(int)
+            times, hazard = times[steps], hazard[steps]
+        self.baseline = {"times": times.tolist(), "cumulative_hazard": hazard.tolist()}
+        return self
+
+    def predict_survival(
+        self, ecg: np.ndarray, conditions: Conditions | None, times: Sequence[float]
+    ) -> np.ndarray:
+        """Probability of no event up to each time: (N, L, T) mV, (M,) times -> (N, M).
+
+        Raises:
+            ModelError: the model has no baseline hazard yet.
+        """
+        self._require_cox()
+        if self.baseline is None:
+            raise ModelError("This model has no baseline hazard yet: call fit_baseline first.")
+        log_hazard = self.predict_log_hazard(ecg, conditions)
+        baseline = (np.asarray(self.baseline[k]) for k in ("times", "cumulative_hazard"))
+        return survival_function(log_hazard, *baseline, np.asarray(times, np.float64))
+
+    def get_config(self) -> dict:
+        """Constructor arguments as plain values."""
+        return super().get_config() | {"baseline": self.baseline}
+
+    def _require_cox(self) -> None:
+        if self.task != "cox":
+            raise ModelError(f"This model's task is {self.task!r}: it has no hazard.")
+
+
+def _check_head(task: str, head_inputs: str, task_weight: float, ties: str, classes: int) -> None:
+    for name, value, choices in (
+        ("task", task, tuple(TASKS)),
+        ("head_inputs", head_inputs, HEAD_INPUTS),
+        ("ties", ties, TIES),
+    ):
+        if value not in choices:
+            raise ModelError(f"{name}: expected one of {choices}. Received: {value!r}.")
+    if not task_weight >= 0:
+        raise ModelError(f"task_weight: expected 0 or more. Received: {task_weight}.")
+    if task == "multiclass" and classes < 2:
+        raise ModelError(f"multiclass: expected at least 2 classes. Received: {classes}.")
