@@ -53,6 +53,8 @@ class DataConfig:
     """Seed of the simulated cohort and of the division by patient."""
     outcomes: Path | None = None
     """CSV of outcomes (`subject_id` or `patient_id`, `time`, `event` ...) to join to the cohort."""
+    outcome_columns: tuple[str, ...] = ("time", "event")
+    """Columns of that table to join."""
     conditions: tuple[str, ...] = ("age", "sex", "bmi")
     """Names from `CONDITIONS` of what encoder and decoder are told of the subject."""
     split: Literal["random", "fold"] = "random"
@@ -139,11 +141,11 @@ class ModelConfig:
 class TrainingConfig:
     """How the network is trained."""
 
-    epochs: int = 60
+    epochs: int = 35
     """Most epochs to train."""
     batch_size: int = 64
     """ECGs per step; the last, incomplete batch of an epoch is left out."""
-    learning_rate: float = 1e-3
+    learning_rate: float = 2e-3
     """Of Adam, at the start."""
     learning_rate_decay: Literal["none", "cosine"] = "cosine"
     """Constant, or a half cosine to zero over all epochs."""
@@ -153,7 +155,7 @@ class TrainingConfig:
     """How the KL weight reaches `model.kl_weight`."""
     kl_epochs: int = 10
     """Epochs of the warm-up, or of one cycle (rising for its first half)."""
-    patience: int = 20
+    patience: int = 10
     """Epochs without a better validation objective after which training stops; 0 never stops."""
     augmentation: float = 0.0
     """Strength of random changes to training beats: gain, rotation, timing; 0 is none, 1 usual."""
@@ -277,19 +279,31 @@ PRESETS = {
             condition_dropout=0.0,
             condition_encoding="raw",
         ),
-        training=TrainingConfig(epochs=300, batch_size=32, learning_rate_decay="none", patience=0),
+        training=TrainingConfig(
+            epochs=300, batch_size=32, learning_rate=1e-3, learning_rate_decay="none", patience=0
+        ),
     ),
     # PTB-XL: python train.py --preset ptbxl --data.path FOLDER
     "ptbxl": replace(
         CONFIG,
         run="ptbxl",
         data=DataConfig(source="ptbxl", path=Path("ptb-xl"), split="fold"),
-        training=TrainingConfig(epochs=200, batch_size=32, augmentation=2.0, patience=50),
+        training=TrainingConfig(
+            epochs=200, batch_size=32, learning_rate=1e-3, augmentation=2.0, patience=50
+        ),
     ),
     # Simulated cohort with outcomes, and a Cox head on the latent space.
     "prediction": replace(
         CONFIG,
         run="prediction",
         model=replace(CONFIG.model, task="cox", head_inputs="latent_and_conditions"),
+    ),
+    # CODE-15%, mortality: python train.py --preset code15_prediction --data.path FOLDER
+    "code15_prediction": replace(
+        CONFIG,
+        run="code15_prediction",
+        data=DataConfig(source="code15", path=Path("code15"), conditions=("age", "sex")),
+        model=replace(CONFIG.model, task="cox", head_inputs="latent_and_conditions"),
+        training=replace(CONFIG.training, batch_size=256),
     ),
 }

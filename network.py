@@ -60,9 +60,11 @@ def build_decoder(settings: dict, shape: tuple[int, int], code_shape: tuple) -> 
     conditions = keras.Input((settings["condition_dim"],), name="conditions")
     inputs = layers.Concatenate(**EXACT)([z, conditions])
     x = _normalise(inputs, settings)
-    for width in reversed(settings["hidden"]):
-        x = _normalise(layers.Dense(width, activation="elu")(x), settings)
-    x = layers.Dense(math.prod(code_shape))(x)
+    for number, width in enumerate(reversed(settings["hidden"])):
+        name = "dense_of_latent" if number == 0 else None
+        x = _normalise(layers.Dense(width, activation="elu", name=name)(x), settings)
+    name = None if settings["hidden"] else "dense_of_latent"
+    x = layers.Dense(math.prod(code_shape), name=name)(x)
     x = layers.Reshape(code_shape)(x)
     x = layers.UpSampling2D((1, 2))(x)
     lost = sum(width - 1 for _, (_, width), padding in convolutions if padding == "valid")
@@ -85,7 +87,7 @@ def build_decoder(settings: dict, shape: tuple[int, int], code_shape: tuple) -> 
             x = _normalise(x, settings)
     x = layers.Reshape(shape, **EXACT)(x)  # (B, I, T)
     if linear:
-        ecg = layers.Dense(math.prod(shape), use_bias=False, name="linear_ecg", **EXACT)(inputs)
+        ecg = layers.Dense(math.prod(shape), name="linear_ecg", **EXACT)(inputs)
         x = layers.Add(**EXACT)([x, layers.Reshape(shape, **EXACT)(ecg)])
     return keras.Model([z, conditions], x, name="decoder")
 

@@ -59,7 +59,7 @@ def train(config: Config = CONFIG, overwrite: bool = False) -> Path:
         from conditions import ConditionSchema
         from data import load_cohort
         from evaluation import evaluate
-        from training import build_model, fit, samples_of, warm_start, with_targets
+        from training import build_model, check_split, fit, samples_of, warm_start, with_targets
         from vae import VAE
 
         keras.config.set_dtype_policy(config.training.precision)
@@ -72,6 +72,7 @@ def train(config: Config = CONFIG, overwrite: bool = False) -> Path:
             config.data.seed,
             by_fold=config.data.split == "fold",
         )
+        check_split(split, config.model)
         print(f"{cohort.source}: {', '.join(f'{len(p)} {n}' for n, p in split._asdict().items())}")
         schema = ConditionSchema(
             [CONDITIONS[name] for name in config.data.conditions], config.model.condition_encoding
@@ -88,8 +89,12 @@ def train(config: Config = CONFIG, overwrite: bool = False) -> Path:
         training, validation = (
             samples_of(part, model, config.model) for part in (split.train, split.validation)
         )
+        if config.model.task == "regression":
+            model.adapt_target(training.target)
         history = fit(model, training, validation, config, folder / "checkpoint" / "training.npz")
         history.to_csv(folder / "history.csv", index=False)
+        if not config.training.freeze:
+            model.standardise_latent(training.ecg, training.conditions)
         if config.model.task == "cox":
             model.fit_baseline(training.ecg, training.conditions, *training.target.T)
         model.save(folder / "model")
@@ -98,7 +103,8 @@ def train(config: Config = CONFIG, overwrite: bool = False) -> Path:
         # What is judged is the file that a user would load.
         metrics, figures = evaluate(VAE.load(folder), split, config.evaluation, history)
 
-    metrics = {"data": counts(split, cohort), "training": speed(history, split, clock), **metrics}
+    trained = speed(history, split, clock, config)
+    metrics = {"data": counts(split, cohort), "training": trained, **metrics}
     write_results(folder, metrics, figures)
     shutil.rmtree(folder / "checkpoint", ignore_errors=True)
     print(f"{clock}. Results: {folder / 'report.html'}")
@@ -180,13 +186,15 @@ def counts(split: Split, cohort: Cohort) -> dict:
     return section
 
 
-def speed(history: pd.DataFrame, split: Split, clock: Clock) -> dict:
+def speed(history: pd.DataFrame, split: Split, clock: Clock, config: Config) -> dict:
     """Section `training` of the metrics."""
     import keras
 
+    from training import best_epoch
+
     return {
         "epochs": len(history),
-        "best_epoch": int(history["val_objective"].idxmin()) + 1,
+        "best_epoch": best_epoch(history.to_dict("records"), f"val_{config.training.watch}") + 1,
         # The median epoch: the first one compiles.
         "ecgs_per_second": len(split.train) / float(history["seconds"].median()),
         **{f"{name}_seconds": seconds for name, seconds in clock.seconds.items()},

@@ -12,22 +12,29 @@ from __future__ import annotations
 import json
 import math
 import time
+from copy import copy
 from pathlib import Path
 from typing import NamedTuple
 
 import keras
 import numpy as np
 import pandas as pd
-from data.outcomes import with_outcomes
 from lifelines.utils import concordance_index
 
 from conditions import ConditionSchema
 from config import Config, ModelConfig, TrainingConfig, to_dict
 from cox import batch_rows, partial_log_likelihood
 from data.augment import augment
-from data.cohort import Cohort, CohortError
+from data.cohort import Cohort, CohortError, Split
+from data.outcomes import with_outcomes
 from vae import VAE
 from vae_prediction import VAEPrediction
+
+# Settings in which a model may differ from the one that it takes encoder and decoder from.
+NOT_OF_THE_NETWORK = (
+    *("task", "head_inputs", "task_weight", "ties", "classes", "name", "seed"),
+    *("kl_weight", "free_bits", "condition_dropout"),
+)
 
 
 class TrainingError(RuntimeError):
@@ -148,11 +155,12 @@ class EpochStart(keras.callbacks.Callback):
 
 
 class FullSplit(keras.callbacks.Callback):
-    """Judges a Cox head on the whole validation split at the end of each epoch.
+    """Judges a head on the whole validation split at the end of each epoch.
 
-    A partial likelihood is a matter of who is compared with whom: that of a batch of 256 is not
-    that of the split. Logs `val_partial_likelihood` (negative, per event) and `val_c_index`, and
-    puts the former, per subject, into `val_objective`.
+    Puts the task's loss per subject into `val_objective`. A partial likelihood is a matter of who
+    is compared with whom: that of a batch of 256 is not that of the split. For a Cox head it is
+    therefore taken over the split, and logged as `val_partial_likelihood` (negative, per event)
+    beside `val_c_index`.
     """
 
     def __init__(self, samples: Samples) -> None:
@@ -161,6 +169,10 @@ class FullSplit(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch, logs=None):
         """See the class."""
+        weight = self.model.settings["task_weight"]
+        if self.model.task != "cox":
+            logs["val_objective"] += weight * logs["val_task_loss"]
+            return
         time, event = self.samples.target.T
         log_hazard = self.model.predict_log_hazard(self.samples.ecg, self.samples.conditions)
         if not np.isfinite(log_hazard).all():
@@ -168,7 +180,13 @@ class FullSplit(keras.callbacks.Callback):
         negative = -partial_log_likelihood(log_hazard, time, event, self.model.settings["ties"])
         logs["val_partial_likelihood"] = negative / event.sum()
         logs["val_c_index"] = concordance_index(time, -log_hazard, event)
-        logs["val_objective"] += self.model.settings["task_weight"] * negative / len(event)
+        logs["val_objective"] += weight * negative / len(event)
+
+
+def best_epoch(history: list[dict], watch: str) -> int:
+    """Epoch (0, 1, ...) with the lowest value of a column, or the highest `val_c_index`."""
+    sign = -1 if watch == "val_c_index" else 1
+    return int(np.argmin([sign * row[watch] for row in history]))
 
 
 class Checkpoint(keras.callbacks.Callback):
@@ -209,8 +227,7 @@ class Checkpoint(keras.callbacks.Callback):
     @property
     def best_epoch(self) -> int:
         """Epoch (0, 1, ...) that is best by what is watched."""
-        sign = -1 if self.watch == "val_c_index" else 1
-        return int(np.argmin([sign * row[self.watch] for row in self.history]))
+        return best_epoch(self.history, self.watch)
 
     @property
     def finished(self) -> bool:
@@ -294,6 +311,8 @@ def build_model(config: Config, schema: ConditionSchema, cohort: Cohort) -> VAE:
 def with_targets(cohort: Cohort, settings: ModelConfig) -> Cohort:
     """The recordings whose target is known, with classes as numbers in a column `target`.
 
+    The others go to `excluded`, as `data.outcomes.with_outcomes` has it.
+
     Raises:
         CohortError: the target is not there, or has no events or a single class.
     """
@@ -306,15 +325,19 @@ def with_targets(cohort: Cohort, settings: ModelConfig) -> Cohort:
             f"model.target: the cohort has no column {settings.target!r}. It has: "
             f"{list(cohort.subjects.columns)}. Give another, or a table with data.outcomes."
         )
-    values = cohort.subjects[settings.target]
-    cohort = cohort.take(values.notna().to_numpy())
-    values = cohort.subjects[settings.target]
+    cohort = copy(cohort)  # the ECGs are shared
+    cohort.subjects = cohort.subjects.assign(target=cohort.subjects[settings.target])
+    cohort = with_outcomes(cohort, ["target"])
+    values = cohort.subjects["target"]
     if settings.task == "regression":
-        values = pd.to_numeric(values, errors="coerce")
-        if values.isna().any():
-            name = cohort.subjects["subject_id"][int(values.isna().idxmax())]
-            raise CohortError(f"{settings.target} of record {name!r} is no number.")
-        cohort.subjects["target"] = values
+        numbers = pd.to_numeric(values, errors="coerce")
+        if not np.isfinite(numbers).all():
+            row = int(np.argmin(np.isfinite(numbers)))
+            raise CohortError(
+                f"{settings.target} of record {cohort.subjects['subject_id'][row]!r} is no number: "
+                f"{values[row]!r}. Correct it, or make it missing."
+            )
+        cohort.subjects["target"] = numbers
         return cohort
     codes, classes = pd.factorize(values, sort=True)
     if len(classes) < 2 or (settings.task == "binary" and len(classes) != 2):
@@ -324,6 +347,28 @@ def with_targets(cohort: Cohort, settings: ModelConfig) -> Cohort:
         )
     cohort.subjects["target"] = codes
     return cohort
+
+
+def check_split(split: Split, settings: ModelConfig) -> None:
+    """Checks before hours of training that a head can be trained and judged on each part.
+
+    Raises:
+        CohortError: a part has no event that others outlive, or only one class.
+    """
+    if settings.task in ("none", "regression"):
+        return
+    for name, part in split._asdict().items():
+        if settings.task == "cox":
+            time, event = part.subjects["time"], part.subjects["event"] > 0
+            good, lacks = time[event].min() < time.max(), "has no event that another outlives"
+        else:
+            good, lacks = part.subjects["target"].nunique() > 1, "has only one class"
+        if not good:
+            raise CohortError(
+                f"The {name} part of the split, {len(part)} recordings, {lacks}: a head cannot be "
+                "trained and judged. Give more recordings or larger data.*_fraction, or divide "
+                "with another data.seed."
+            )
 
 
 def samples_of(cohort: Cohort, model: VAE, settings: ModelConfig) -> Samples:
@@ -344,11 +389,12 @@ def warm_start(model: VAE, folder: Path, freeze: bool) -> None:
     """
     other = VAE.load(folder)
     same = {name: (value, other.settings.get(name)) for name, value in model.settings.items()}
-    for name in ("task", "head_inputs", "task_weight", "ties", "classes", "name", "seed"):
+    for name in NOT_OF_THE_NETWORK:
         same.pop(name, None)
     changed = [f"{name}: {old!r} -> {new!r}" for name, (new, old) in same.items() if new != old]
-    if model.schema.names != other.schema.names:
-        changed.append(f"conditions: {other.schema.names} -> {model.schema.names}")
+    names, other_names = (None if m.schema is None else m.schema.names for m in (model, other))
+    if names != other_names:
+        changed.append(f"conditions: {other_names} -> {names}")
     if changed:
         raise TrainingError(f"{folder} holds another network: {'; '.join(changed)}.")
     # A mean or SD of age that differs a little between two cohorts would shift what was learned.
@@ -391,7 +437,7 @@ def fit(
     )
     saver = Checkpoint(checkpoint, epochs, settings.patience, f"val_{settings.watch}")
     callbacks = [EpochStart(batches, settings, config.model.kl_weight, epochs)]
-    if config.model.task == "cox":
+    if config.model.task != "none":
         callbacks.append(FullSplit(validation))
     done = saver.restore(model)
     if done:
@@ -402,6 +448,7 @@ def fit(
             validation_data=Batches(validation, 256, shuffle=False),
             initial_epoch=done,
             epochs=epochs,
+            shuffle=False,  # of whole batches, by Keras: `Batches` shuffles, reproducibly
             verbose=0,
             callbacks=[*callbacks, saver],
         )

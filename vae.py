@@ -369,6 +369,53 @@ class VAE(keras.Model):
         if isinstance(self.settings["noise"], str):
             self.log_noise.assign(0.5 * math.log(residual))
 
+    def standardise_latent(self, ecg: np.ndarray, conditions: Conditions | None = None) -> VAE:
+        """Shifts and scales the latent to mean 0 and SD 1 over subjects, like the prior.
+
+        Training leaves the scale of the latent nearly free: the KL term that should fix it is small
+        beside the reconstruction. The prior then does not cover the subjects, and generated ECGs
+        vary too little. Encoder and decoder are changed together, so that reconstructions stay what
+        they are, and the evidence lower bound can only rise.
+
+        Args:
+            ecg: (N, L, T) mV, training subjects.
+            conditions: of the same subjects.
+
+        Returns:
+            The model itself; unchanged with batch normalisation, which has its own scales.
+        """
+        if self.settings["batch_normalization"]:
+            return self
+        mean, log_var = self.encode(ecg, conditions)
+        # With the average posterior variance, so that the mixture of all posteriors has SD 1.
+        sd = np.sqrt(mean.var(axis=0) + np.exp(log_var).mean(axis=0))
+        centre = mean.mean(axis=0)
+        for layer in (self.encoder.get_layer("mean"), *self._linear("encoder", "linear_mean")):
+            layer.kernel.assign(layer.kernel / sd)
+        bias = self.encoder.get_layer("mean").bias
+        bias.assign((bias - centre) / sd)
+        bias = self.encoder.get_layer("log_var").bias
+        bias.assign(bias - 2 * np.log(sd))
+        decoding = (
+            self.decoder.get_layer("dense_of_latent"),
+            *self._linear("decoder", "linear_ecg"),
+        )
+        for layer in decoding:
+            self._absorb(layer, centre, sd)
+        return self
+
+    def _linear(self, part: str, name: str) -> list[keras.layers.Layer]:
+        """The layer of the linear path, if there is one."""
+        return [getattr(self, part).get_layer(name)] if self.settings["linear_path"] else []
+
+    def _absorb(self, layer: keras.layers.Layer, centre: np.ndarray, sd: np.ndarray) -> None:
+        """Makes a dense layer that reads z first read (z - centre) / sd with the same output."""
+        kernel = keras.ops.convert_to_numpy(layer.kernel).copy()
+        if layer.use_bias:
+            layer.bias.assign(layer.bias + centre @ kernel[: len(sd)])
+        kernel[: len(sd)] *= sd[:, None]
+        layer.kernel.assign(kernel)
+
     # --- use ------------------------------------------------------------------------------------
 
     def encode(

@@ -88,6 +88,13 @@ class VAEPrediction(VAE):
         )
         told = self.condition_dim if head_inputs == "latent_and_conditions" else 0
         self.head.build((None, self.latent_space_dim + told))
+        # Of a regression target, whose unit may be anything; see `adapt_target`.
+        self.target_mean = self.add_weight(
+            shape=(), initializer="zeros", trainable=False, name="target_mean"
+        )
+        self.target_sd = self.add_weight(
+            shape=(), initializer="ones", trainable=False, name="target_sd"
+        )
         for name in ("task_loss", "task_share"):
             self.trackers[name] = keras.metrics.Mean(name=name)
 
@@ -105,7 +112,8 @@ class VAEPrediction(VAE):
         """The task's loss, averaged over B; its share of the whole loss is tracked.
 
         Args:
-            y: (B, 2) time and event for "cox", (B,) or (B, 1) targets otherwise.
+            y: (B, 2) time and event for "cox", (B,) or (B, 1) targets otherwise. A regression
+                target is compared in units of the SD that `adapt_target` found.
             y_pred: of `call`.
             weight: (B,) sample weights.
             elbo: scalar, the loss of the VAE without this one.
@@ -113,19 +121,45 @@ class VAEPrediction(VAE):
         if y is None:
             raise ModelError(f"The task {self.task!r} needs targets: fit((ecg, conditions), y).")
         if self.task == "cox":
+            if len(y.shape) != 2 or y.shape[1] != 2:
+                raise ModelError(
+                    f"Expected targets (B, 2), time and event. Received: {tuple(y.shape)}."
+                )
             terms = cox_partial_likelihood(
                 y_pred["output"], y[:, 0], y[:, 1], self.settings["ties"], weight
             )
             loss = ops.sum(terms) / ops.maximum(ops.sum(weight), 1e-9)
         else:
-            loss = weighted_mean(
-                TASKS[self.task](ops.reshape(y, (-1, 1)), y_pred["output"]), weight
-            )
+            target = ops.cast(ops.reshape(y, (-1, 1)), "float32")
+            target = (target - self.target_mean) / self.target_sd
+            loss = weighted_mean(TASKS[self.task](target, y_pred["output"]), weight)
         weighted = self.settings["task_weight"] * loss
         self._track("task_loss", loss, weight)
         share = ops.abs(weighted) / (ops.abs(weighted) + ops.abs(elbo) + 1e-9)
         self._track("task_share", share, weight)
         return weighted
+
+    def standardise_latent(
+        self, ecg: np.ndarray, conditions: Conditions | None = None
+    ) -> VAEPrediction:
+        """As `VAE.standardise_latent`; a log hazard shifts by a constant, which means nothing."""
+        before, _ = self.encode(ecg, conditions)
+        super().standardise_latent(ecg, conditions)
+        if not self.settings["batch_normalization"]:
+            after, _ = self.encode(ecg, conditions)
+            sd = before.std(axis=0) / after.std(axis=0)
+            self._absorb(self.head, before.mean(axis=0) - sd * after.mean(axis=0), sd)
+        return self
+
+    def adapt_target(self, target: np.ndarray) -> VAEPrediction:
+        """Sets mean and SD of a regression target (N,) from training data. Returns itself.
+
+        The head then starts at the mean, and its loss is of order 1 whatever the unit.
+        """
+        target = np.asarray(target, np.float64)
+        self.target_mean.assign(target.mean())
+        self.target_sd.assign(target.std() or 1.0)
+        return self
 
     def predict_head(self, ecg: np.ndarray, conditions: Conditions | None = None) -> np.ndarray:
         """Output of the head at the posterior mean: (N, L, T) mV -> (N, 1 or K).
@@ -143,7 +177,7 @@ class VAEPrediction(VAE):
             )
             for start in range(0, len(mean), PREDICT_BATCH)
         ]
-        return np.concatenate(parts)
+        return float(self.target_mean) + float(self.target_sd) * np.concatenate(parts)
 
     def predict_log_hazard(
         self, ecg: np.ndarray, conditions: Conditions | None = None

@@ -42,7 +42,7 @@ def load_cohort(settings: DataConfig) -> Cohort:
         return cohort
     from data.outcomes import join_outcomes
 
-    return join_outcomes(cohort, settings.outcomes)
+    return join_outcomes(cohort, settings.outcomes, settings.outcome_columns)
 
 
 def _read(settings: DataConfig) -> Cohort:

@@ -91,7 +91,8 @@ def with_outcomes(cohort: Cohort, columns: Sequence[str] = SURVIVAL) -> Cohort:
         )
     known = subjects[list(columns)].notna().all(axis=1)
     if "time" in columns:
-        known &= subjects["time"].between(0, np.inf, inclusive="neither")
+        time = pd.to_numeric(subjects["time"], errors="coerce")
+        known &= time.between(0, np.inf, inclusive="neither")
     if "event" in columns:
         known &= subjects["event"].isin([0, 1])
     if not known.any():
@@ -123,8 +124,7 @@ def read_table(file: Path, columns: Sequence[str], expected: str) -> pd.DataFram
     if not file.is_file():
         raise CohortError(f"{file} is not there. {expected}.")
     try:
-        # utf-8-sig: a spreadsheet program leaves a byte-order mark.
-        table = pd.read_csv(file, dtype=str, encoding="utf-8-sig", skipinitialspace=True)
+        table = pd.read_csv(file, dtype=str, skipinitialspace=True)
     except (ValueError, OSError) as error:
         raise CohortError(f"{file} cannot be read as a comma-separated table: {error}.") from error
     missing = [name for name in columns if name not in table]
@@ -175,8 +175,8 @@ def _unique_ids(column: pd.Series, file: Path) -> pd.Series:
     twice = ids.duplicated()
     if twice.any():
         raise CohortError(
-            f"{column.name} {ids[twice.idxmax()]!r} stands twice in {file}, and {twice.sum() - 1} "
-            "more rows repeat an id. Expected one row per id."
+            f"{column.name} {ids[twice.idxmax()]!r} stands twice in {file}. Expected one row per "
+            f"id; {twice.sum()} rows repeat one."
         )
     return ids
 
@@ -201,7 +201,7 @@ def _refuse_unknown(ids: pd.Series, cohort: Cohort, key: str, file: Path) -> Non
     if 0 < len(unknown) < len(ids):
         raise CohortError(
             f"{len(unknown)} of the {len(ids)} ids in {file} are no {key} of the cohort (first: "
-            f"{', '.join(unknown[:3])}). Take them out, or join with allow_unknown."
+            f"{', '.join(unknown[:3])}). Take them out, or set allow_unknown."
         )
 
 

@@ -141,7 +141,7 @@ def _risk_figures(model: VAE, split: Split, survival: dict[str, float]) -> dict[
     # conditions of the reference subject.
     direction = model.head.get_weights()[0][: model.latent_space_dim, 0]
     direction = direction / max(np.linalg.norm(direction), 1e-9)
-    steps = np.linspace(-2, 2, 7)
+    steps = np.linspace(-2, 2, 5)
     reference = reference_subject(model.schema, split.train.subjects)
     ecg = model.decode(np.outer(steps, direction), reference)
     return {

@@ -1,0 +1,343 @@
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import training
+from conditions import Condition, ConditionSchema
+from config import CONFIG, TrainingConfig
+from data.cohort import Cohort, derive_leads
+from training import (
+    Batches,
+    Samples,
+    TrainingError,
+    build_model,
+    fit,
+    kl_weight_at,
+    learning_rate_at,
+)
+from vae import PUBLISHED, VAE
+
+NETWORK = {"conv_filters": (2, 2), "conv_kernels": ((1, 20), (12, 1)), "hidden": (8,)}
+CONFIGURED = replace(
+    CONFIG,
+    model=replace(
+        CONFIG.model, latent_space_dim=3, noise="learned", condition_dropout=0, **NETWORK
+    ),
+    training=TrainingConfig(epochs=4, batch_size=16, kl_schedule="warm-up", kl_epochs=3, xla=False),
+)
+
+
+def simulated(n, seed):
+    """ECGs (n, 12, 60) of three latent factors and of age."""
+    rng = np.random.default_rng(seed)
+    age = rng.uniform(30, 80, n)
+    scores = np.concatenate([(age - 55)[:, None] / 10, rng.normal(size=(n, 3))], axis=1)
+    waves = np.random.default_rng(7).normal(0, 0.1, (4, 8, 20)).repeat(3, axis=2)
+    eight = np.tensordot(scores, waves, 1) + rng.normal(0, 0.03, (n, 8, 60))
+    subjects = pd.DataFrame({"subject_id": np.arange(n).astype(str), "age": age})
+    return Cohort(derive_leads(eight.astype(np.float32)), subjects)
+
+
+COHORT, OTHERS = simulated(70, 0), simulated(20, 1)
+SCHEMA = ConditionSchema([Condition("age", unit="years")]).fit(COHORT.subjects)
+TRAIN, VALIDATION = (
+    Samples(cohort.ecg, SCHEMA.encode(cohort.subjects)) for cohort in (COHORT, OTHERS)
+)
+
+
+def trained(path, config=CONFIGURED, train=TRAIN, **settings):
+    config = replace(config, training=replace(config.training, **settings))
+    model = build_model(config, SCHEMA, COHORT)
+    if config.model.linear_path:
+        model.adapt(COHORT.ecg, COHORT.subjects)
+    return model, fit(model, train, VALIDATION, config, path)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _eager():
+    """Nothing here depends on the graph, and making one takes seconds in each fit."""
+    compile_model = VAE.compile
+
+    def compile_eagerly(self, jit_compile=False, **arguments):
+        compile_model(self, run_eagerly=True, **arguments)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(VAE, "compile", compile_eagerly)
+        yield
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """Four epochs without interruption: the model and its history."""
+    return trained(tmp_path_factory.mktemp("run") / "checkpoint" / "training.npz")
+
+
+# --- batches --------------------------------------------------------------------------------------
+
+
+def rows_of(batches):
+    """Which subjects are in each batch, told by the condition."""
+    return [inputs[1][:, 0].astype(int) for (inputs,) in (batches[i] for i in range(len(batches)))]
+
+
+def numbered(n):
+    ecg = np.arange(n, dtype=np.float32)[:, None, None] * np.ones((1, 12, 4), np.float32)
+    return Samples(ecg, np.arange(n, dtype=np.float32)[:, None])
+
+
+def test_an_epoch_sees_each_subject_at_most_once_and_fills_its_batches():
+    batches = Batches(numbered(70), 16, seed=3)
+    seen = np.zeros(70, int)
+    for epoch in range(6):
+        batches.start_epoch(epoch)
+        rows = rows_of(batches)
+        assert [len(part) for part in rows] == [16] * 4
+        seen += np.bincount(np.concatenate(rows), minlength=70)
+        assert seen.max() <= epoch + 1
+    assert seen.min() >= 4  # no subject waits for ever
+
+
+def test_a_batch_joins_each_ecg_to_its_own_conditions_and_target():
+    samples = numbered(40)._replace(target=np.arange(40.0) * 2)
+    (ecg, conditions), target = Batches(samples, 8, seed=1)[2]
+    np.testing.assert_array_equal(ecg[:, 0, 0], conditions[:, 0])
+    np.testing.assert_array_equal(target, 2 * conditions[:, 0])
+    assert ecg.dtype == np.float32
+
+
+def test_the_order_depends_on_seed_and_epoch_alone():
+    def order(seed, epoch, visited=()):
+        batches = Batches(numbered(64), 16, seed)
+        for other in visited:
+            batches.start_epoch(other)
+        batches.start_epoch(epoch)
+        return np.concatenate(rows_of(batches)).tolist()
+
+    assert order(0, 5) == order(0, 5, visited=(1, 2, 3))
+    assert order(0, 5) != order(0, 6)
+    assert order(0, 5) != order(1, 5)
+
+
+def test_validation_is_in_order_and_complete():
+    rows = rows_of(Batches(numbered(70), 16, shuffle=False))
+    assert [len(part) for part in rows] == [16, 16, 16, 16, 6]
+    assert np.concatenate(rows).tolist() == list(range(70))
+    assert len(Batches(numbered(64), 16, shuffle=False)) == 4
+
+
+def test_fewer_subjects_than_a_batch_are_one_batch():
+    assert [len(part) for part in rows_of(Batches(numbered(5), 16))] == [5]
+
+
+def test_batches_read_only_their_rows_of_a_memory_map(tmp_path):
+    class Watched(np.memmap):
+        asked: list = []  # noqa: RUF012
+
+        def __getitem__(self, rows):
+            self.asked.append(np.size(rows))
+            return super().__getitem__(rows)
+
+    np.save(tmp_path / "ecg.npy", numbered(64).ecg)
+    ecg = np.load(tmp_path / "ecg.npy", mmap_mode="r").view(Watched)
+    batches = Batches(numbered(64)._replace(ecg=ecg), 16, seed=2)
+    ((received, conditions),) = batches[1]
+    assert ecg.asked == [16]
+    np.testing.assert_array_equal(received[:, 3, 2], conditions[:, 0])
+
+
+def test_augmentation_changes_training_ecgs_anew_in_each_epoch_and_reproducibly():
+    ecg = np.random.default_rng(0).normal(size=(20, 12, 400)).astype(np.float32)
+    samples = Samples(ecg, np.arange(20.0)[:, None])
+
+    def batch(strength, epoch):
+        batches = Batches(samples, 10, 0, strength)
+        batches.start_epoch(epoch)
+        ((received, conditions),) = batches[0]
+        return received - ecg[conditions[:, 0].astype(int)]
+
+    assert not batch(0.0, 1).any()
+    assert np.abs(batch(1.0, 1)).max() > 0.1
+    np.testing.assert_array_equal(batch(1.0, 1), batch(1.0, 1))
+    spread = [np.abs(batch(1.0, epoch)).mean() for epoch in (1, 2)]
+    assert spread[0] != spread[1]
+
+
+# --- schedules ------------------------------------------------------------------------------------
+
+
+def test_the_kl_weight_warms_up_linearly_or_in_cycles():
+    settings = TrainingConfig(kl_schedule="warm-up", kl_epochs=4)
+    weights = [kl_weight_at(epoch, settings, 2.0) for epoch in range(6)]
+    assert weights == pytest.approx([0.5, 1.0, 1.5, 2.0, 2.0, 2.0])
+    settings = TrainingConfig(kl_schedule="cyclical", kl_epochs=4)
+    weights = [kl_weight_at(epoch, settings, 2.0) for epoch in range(9)]
+    assert weights == pytest.approx([1, 2, 2, 2, 1, 2, 2, 2, 1])
+    assert kl_weight_at(0, TrainingConfig(), 2.0) == 2.0
+
+
+def test_the_learning_rate_falls_as_a_half_cosine():
+    settings = TrainingConfig(learning_rate=0.1)
+    rates = [learning_rate_at(epoch, settings, 4) for epoch in range(5)]
+    assert rates == pytest.approx(
+        [0.1, 0.1 * (0.5 + 0.25 * np.sqrt(2)), 0.05, 0.1 * (0.5 - 0.25 * np.sqrt(2)), 0]
+    )
+    settings = TrainingConfig(learning_rate=0.1, learning_rate_decay="none")
+    assert learning_rate_at(3, settings, 4) == 0.1
+
+
+def test_training_uses_both_schedules(tmp_path, monkeypatch):
+    seen = []
+
+    def note(callback, batch, logs=None):
+        rate = float(callback.model.optimizer.learning_rate.numpy())
+        seen.append((callback.batches.epoch, rate, float(callback.model.kl_weight.numpy())))
+
+    monkeypatch.setattr(training.EpochStart, "on_train_batch_end", note)
+    trained(tmp_path / "training.npz", learning_rate=1e-4)
+    cosine = 1e-4 * 0.5 * (1 + np.cos(np.pi * np.arange(4) / 4))
+    expected = zip(range(4), cosine, [1 / 3, 2 / 3, 1, 1], strict=True)
+    np.testing.assert_allclose(sorted(set(seen)), list(expected), rtol=1e-5)
+
+
+# --- fit ------------------------------------------------------------------------------------------
+
+
+def test_the_objective_falls_and_the_best_epoch_is_kept(finished):
+    model, history = finished
+    assert history["epoch"].tolist() == [1, 2, 3, 4]
+    assert history["objective"].iloc[-1] < history["objective"].iloc[0]
+    assert history["seconds"].min() > 0
+    model.compile()
+    values = model.evaluate(
+        [VALIDATION.ecg, VALIDATION.conditions], batch_size=256, verbose=0, return_dict=True
+    )
+    assert values["objective"] == pytest.approx(history["val_objective"].min(), rel=1e-5)
+
+
+def test_the_objective_of_the_history_is_that_of_the_public_functions(finished):
+    model, history = finished
+    mean, log_var = model.encode(VALIDATION.ecg, VALIDATION.conditions)
+    decoded = model.decode(mean, VALIDATION.conditions)
+    independent = [0, 1, 6, 7, 8, 9, 10, 11]
+    left = (VALIDATION.ecg - decoded)[:, independent].astype(np.float64) / float(model.scale)
+    variance = np.exp(2 * float(model.log_noise))
+    nats = 0.5 * (left**2 / variance + np.log(2 * np.pi * variance)).sum(axis=(1, 2))
+    kl = 0.5 * (np.exp(log_var) + mean**2 - 1 - log_var).sum(axis=1)
+    assert history["val_objective"].min() == pytest.approx((nats + kl).mean(), rel=1e-4)
+    assert history.loc[history["val_objective"].idxmin(), "val_kl"] == pytest.approx(
+        kl.mean(), rel=1e-4
+    )
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        CONFIGURED,
+        replace(
+            CONFIGURED,
+            model=replace(CONFIGURED.model, noise="per_recording", condition_dropout=0.3),
+        ),
+    ],
+)
+def test_an_interrupted_training_ends_bit_by_bit_where_an_uninterrupted_one_does(
+    config, finished, tmp_path, monkeypatch, capsys
+):
+    class Killed(Exception):
+        pass
+
+    def kill(callback, batch, logs=None):
+        if callback.batches.epoch == 2 and batch == 1:
+            raise Killed
+
+    expected, history = (
+        finished if config is CONFIGURED else trained(tmp_path / "whole.npz", config)
+    )
+    with monkeypatch.context() as patch:
+        patch.setattr(training.EpochStart, "on_train_batch_end", kill)
+        with pytest.raises(Killed):
+            trained(tmp_path / "training.npz", config)
+    capsys.readouterr()
+    model, resumed = trained(tmp_path / "training.npz", config)
+    assert "Resuming after epoch 2 of 4" in capsys.readouterr().out
+    pd.testing.assert_frame_equal(
+        resumed.drop(columns="seconds"), history.drop(columns="seconds"), check_exact=True
+    )
+    for one, other in zip(model.get_weights(), expected.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert [path.name for path in tmp_path.glob("partial*")] == []
+
+
+def test_a_finished_training_is_not_trained_again(finished, tmp_path, monkeypatch):
+    model, history = trained(tmp_path / "training.npz")
+    monkeypatch.setattr(type(model), "fit", None)
+    again, same = trained(tmp_path / "training.npz")
+    pd.testing.assert_frame_equal(same, history)
+    np.testing.assert_array_equal(again.encode(OTHERS.ecg)[0], model.encode(OTHERS.ecg)[0])
+
+
+def test_a_loss_that_becomes_nan_stops_with_its_name_and_keeps_the_epoch_before(tmp_path):
+    path = tmp_path / "training.npz"
+    spoilt = TRAIN._replace(ecg=np.where(np.arange(70)[:, None, None] < 60, np.nan, TRAIN.ecg))
+    with pytest.raises(TrainingError, match="loss.*became NaN or infinite in epoch 1"):
+        trained(path, train=spoilt)
+    assert not path.exists()
+
+    original = training.Checkpoint.on_epoch_end
+    with pytest.MonkeyPatch.context() as patch:
+
+        def stop(callback, epoch, logs=None):
+            original(callback, epoch, logs)
+            if epoch == 1:
+                raise KeyboardInterrupt
+
+        patch.setattr(training.Checkpoint, "on_epoch_end", stop)
+        with pytest.raises(KeyboardInterrupt):
+            trained(path)
+    with pytest.raises(TrainingError, match=r"kl.*in epoch 3\. Epoch [12] is kept in .*training"):
+        trained(path, train=spoilt)
+    with np.load(path, allow_pickle=False) as saved:
+        assert np.isfinite(saved["last3"]).all()
+
+
+def test_training_stops_after_patience_and_returns_to_the_best_epoch(tmp_path):
+    model, history = trained(
+        tmp_path / "training.npz",
+        epochs=20,
+        patience=2,
+        learning_rate=0.5,
+        learning_rate_decay="none",
+        kl_schedule="constant",
+    )
+    best = history["val_objective"].idxmin()
+    assert len(history) == best + 3 < 20
+    model.compile()
+    values = model.evaluate(
+        [VALIDATION.ecg, VALIDATION.conditions], batch_size=256, verbose=0, return_dict=True
+    )
+    assert values["objective"] == pytest.approx(history["val_objective"][best], rel=1e-5)
+    assert history["val_objective"].iloc[-1] > values["objective"]
+
+
+def test_the_collapse_of_the_published_objective_is_told(finished, tmp_path, capsys):
+    model = replace(CONFIGURED.model, **PUBLISHED, condition_encoding="raw")
+    _, history = trained(tmp_path / "training.npz", replace(CONFIGURED, model=model), epochs=20)
+    output = capsys.readouterr().out
+    assert "Warning: posterior collapse. Only 0.0 of 3 latent dimensions" in output
+    assert history["val_kl"].iloc[-1] < 0.1
+    best = finished[1]["val_objective"].idxmin()
+    assert finished[1]["val_active_units"][best] == 3
+
+
+def test_each_epoch_is_a_line_on_the_screen(tmp_path, capsys):
+    trained(tmp_path / "training.npz", epochs=2)
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("epoch")]
+    assert len(lines) == 2
+    for part in ("1/2", "objective", "validation", "uV", "nat", "active  3.0/3"):
+        assert part in lines[0]
+
+
+def test_a_batch_larger_than_the_training_set_is_told(tmp_path, capsys):
+    trained(tmp_path / "training.npz", epochs=1, batch_size=100)
+    assert "The batch is the whole training set: 70 ECGs" in capsys.readouterr().out
