@@ -141,7 +141,7 @@ class ModelConfig:
 class TrainingConfig:
     """How the network is trained."""
 
-    epochs: int = 35
+    epochs: int = 30
     """Most epochs to train."""
     batch_size: int = 64
     """ECGs per step; the last, incomplete batch of an epoch is left out."""

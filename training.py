@@ -335,7 +335,7 @@ def with_targets(cohort: Cohort, settings: ModelConfig) -> Cohort:
             row = int(np.argmin(np.isfinite(numbers)))
             raise CohortError(
                 f"{settings.target} of record {cohort.subjects['subject_id'][row]!r} is no number: "
-                f"{values[row]!r}. Correct it, or make it missing."
+                f"{values.tolist()[row]!r}. Correct it, or make it missing."
             )
         cohort.subjects["target"] = numbers
         return cohort

@@ -139,17 +139,9 @@ class VAEPrediction(VAE):
         self._track("task_share", share, weight)
         return weighted
 
-    def standardise_latent(
-        self, ecg: np.ndarray, conditions: Conditions | None = None
-    ) -> VAEPrediction:
-        """As `VAE.standardise_latent`; a log hazard shifts by a constant, which means nothing."""
-        before, _ = self.encode(ecg, conditions)
-        super().standardise_latent(ecg, conditions)
-        if not self.settings["batch_normalization"]:
-            after, _ = self.encode(ecg, conditions)
-            sd = before.std(axis=0) / after.std(axis=0)
-            self._absorb(self.head, before.mean(axis=0) - sd * after.mean(axis=0), sd)
-        return self
+    def _readers_of_latent(self) -> list[keras.layers.Layer]:
+        """With the head: a log hazard, which has no bias, shifts by a constant without meaning."""
+        return [*super()._readers_of_latent(), self.head]
 
     def adapt_target(self, target: np.ndarray) -> VAEPrediction:
         """Sets mean and SD of a regression target (N,) from training data. Returns itself.

@@ -227,6 +227,12 @@ def _check_events(event: pd.Series) -> None:
             f"No events: `event` is 0 in all {len(event)} recordings with a known outcome. 1 means "
             "that the event happened at `time`, 0 that it had not until then."
         )
+    if event.all():
+        raise CohortError(
+            f"All events: `event` is 1 in all {len(event)} recordings with a known outcome, as if "
+            "nobody had been followed up without one. Is it the right column, and are those who "
+            "stayed free of the event left out?"
+        )
 
 
 def _with_columns(cohort: Cohort, outcomes: pd.DataFrame, file: Path) -> Cohort:

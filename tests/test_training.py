@@ -23,9 +23,9 @@ NETWORK = {"conv_filters": (2, 2), "conv_kernels": ((1, 20), (12, 1)), "hidden":
 CONFIGURED = replace(
     CONFIG,
     model=replace(
-        CONFIG.model, latent_space_dim=3, noise="learned", condition_dropout=0, **NETWORK
+        CONFIG.model, latent_space_dim=3, noise="learned", condition_dropout=0.0, **NETWORK
     ),
-    training=TrainingConfig(epochs=4, batch_size=16, kl_schedule="warm-up", kl_epochs=3, xla=False),
+    training=TrainingConfig(epochs=3, batch_size=16, kl_schedule="warm-up", kl_epochs=2, xla=False),
 )
 
 
@@ -40,7 +40,7 @@ def simulated(n, seed):
     return Cohort(derive_leads(eight.astype(np.float32)), subjects)
 
 
-COHORT, OTHERS = simulated(70, 0), simulated(20, 1)
+COHORT, OTHERS = simulated(40, 0), simulated(20, 1)
 SCHEMA = ConditionSchema([Condition("age", unit="years")]).fit(COHORT.subjects)
 TRAIN, VALIDATION = (
     Samples(cohort.ecg, SCHEMA.encode(cohort.subjects)) for cohort in (COHORT, OTHERS)
@@ -70,7 +70,7 @@ def _eager():
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
-    """Four epochs without interruption: the model and its history."""
+    """Three epochs without interruption: the model and its history."""
     return trained(tmp_path_factory.mktemp("run") / "checkpoint" / "training.npz")
 
 
@@ -180,9 +180,8 @@ def test_the_kl_weight_warms_up_linearly_or_in_cycles():
 def test_the_learning_rate_falls_as_a_half_cosine():
     settings = TrainingConfig(learning_rate=0.1)
     rates = [learning_rate_at(epoch, settings, 4) for epoch in range(5)]
-    assert rates == pytest.approx(
-        [0.1, 0.1 * (0.5 + 0.25 * np.sqrt(2)), 0.05, 0.1 * (0.5 - 0.25 * np.sqrt(2)), 0]
-    )
+    eighth = 0.05 * np.sqrt(0.5)  # the cosine of an eighth of a turn is sqrt(1/2)
+    assert rates == pytest.approx([0.1, 0.05 + eighth, 0.05, 0.05 - eighth, 0])
     settings = TrainingConfig(learning_rate=0.1, learning_rate_decay="none")
     assert learning_rate_at(3, settings, 4) == 0.1
 
@@ -196,8 +195,8 @@ def test_training_uses_both_schedules(tmp_path, monkeypatch):
 
     monkeypatch.setattr(training.EpochStart, "on_train_batch_end", note)
     trained(tmp_path / "training.npz", learning_rate=1e-4)
-    cosine = 1e-4 * 0.5 * (1 + np.cos(np.pi * np.arange(4) / 4))
-    expected = zip(range(4), cosine, [1 / 3, 2 / 3, 1, 1], strict=True)
+    cosine = 1e-4 * 0.5 * (1 + np.cos(np.pi * np.arange(3) / 3))
+    expected = zip(range(3), cosine, [1 / 2, 1, 1], strict=True)
     np.testing.assert_allclose(sorted(set(seen)), list(expected), rtol=1e-5)
 
 
@@ -206,7 +205,7 @@ def test_training_uses_both_schedules(tmp_path, monkeypatch):
 
 def test_the_objective_falls_and_the_best_epoch_is_kept(finished):
     model, history = finished
-    assert history["epoch"].tolist() == [1, 2, 3, 4]
+    assert history["epoch"].tolist() == [1, 2, 3]
     assert history["objective"].iloc[-1] < history["objective"].iloc[0]
     assert history["seconds"].min() > 0
     model.compile()
@@ -248,7 +247,7 @@ def test_an_interrupted_training_ends_bit_by_bit_where_an_uninterrupted_one_does
         pass
 
     def kill(callback, batch, logs=None):
-        if callback.batches.epoch == 2 and batch == 1:
+        if callback.batches.epoch == 1 and batch == 1:
             raise Killed
 
     expected, history = (
@@ -260,7 +259,7 @@ def test_an_interrupted_training_ends_bit_by_bit_where_an_uninterrupted_one_does
             trained(tmp_path / "training.npz", config)
     capsys.readouterr()
     model, resumed = trained(tmp_path / "training.npz", config)
-    assert "Resuming after epoch 2 of 4" in capsys.readouterr().out
+    assert "Resuming after epoch 1 of 3" in capsys.readouterr().out
     pd.testing.assert_frame_equal(
         resumed.drop(columns="seconds"), history.drop(columns="seconds"), check_exact=True
     )
@@ -279,7 +278,7 @@ def test_a_finished_training_is_not_trained_again(finished, tmp_path, monkeypatc
 
 def test_a_loss_that_becomes_nan_stops_with_its_name_and_keeps_the_epoch_before(tmp_path):
     path = tmp_path / "training.npz"
-    spoilt = TRAIN._replace(ecg=np.where(np.arange(70)[:, None, None] < 60, np.nan, TRAIN.ecg))
+    spoilt = TRAIN._replace(ecg=np.where(np.arange(40)[:, None, None] < 30, np.nan, TRAIN.ecg))
     with pytest.raises(TrainingError, match="loss.*became NaN or infinite in epoch 1"):
         trained(path, train=spoilt)
     assert not path.exists()
@@ -289,13 +288,13 @@ def test_a_loss_that_becomes_nan_stops_with_its_name_and_keeps_the_epoch_before(
 
         def stop(callback, epoch, logs=None):
             original(callback, epoch, logs)
-            if epoch == 1:
+            if epoch == 0:
                 raise KeyboardInterrupt
 
         patch.setattr(training.Checkpoint, "on_epoch_end", stop)
         with pytest.raises(KeyboardInterrupt):
             trained(path)
-    with pytest.raises(TrainingError, match=r"kl.*in epoch 3\. Epoch [12] is kept in .*training"):
+    with pytest.raises(TrainingError, match=r"kl.*in epoch 2\. Epoch 1 is kept in .*training"):
         trained(path, train=spoilt)
     with np.load(path, allow_pickle=False) as saved:
         assert np.isfinite(saved["last3"]).all()
@@ -304,14 +303,14 @@ def test_a_loss_that_becomes_nan_stops_with_its_name_and_keeps_the_epoch_before(
 def test_training_stops_after_patience_and_returns_to_the_best_epoch(tmp_path):
     model, history = trained(
         tmp_path / "training.npz",
-        epochs=20,
+        epochs=15,
         patience=2,
-        learning_rate=0.5,
+        learning_rate=0.02,
         learning_rate_decay="none",
         kl_schedule="constant",
     )
     best = history["val_objective"].idxmin()
-    assert len(history) == best + 3 < 20
+    assert len(history) == best + 3 < 15
     model.compile()
     values = model.evaluate(
         [VALIDATION.ecg, VALIDATION.conditions], batch_size=256, verbose=0, return_dict=True
@@ -322,22 +321,22 @@ def test_training_stops_after_patience_and_returns_to_the_best_epoch(tmp_path):
 
 def test_the_collapse_of_the_published_objective_is_told(finished, tmp_path, capsys):
     model = replace(CONFIGURED.model, **PUBLISHED, condition_encoding="raw")
-    _, history = trained(tmp_path / "training.npz", replace(CONFIGURED, model=model), epochs=20)
+    _, history = trained(tmp_path / "training.npz", replace(CONFIGURED, model=model), epochs=4)
     output = capsys.readouterr().out
     assert "Warning: posterior collapse. Only 0.0 of 3 latent dimensions" in output
-    assert history["val_kl"].iloc[-1] < 0.1
+    assert history["val_kl"].max() < 0.5
     best = finished[1]["val_objective"].idxmin()
     assert finished[1]["val_active_units"][best] == 3
 
 
 def test_each_epoch_is_a_line_on_the_screen(tmp_path, capsys):
-    trained(tmp_path / "training.npz", epochs=2)
+    trained(tmp_path / "training.npz", epochs=1)
     lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("epoch")]
-    assert len(lines) == 2
-    for part in ("1/2", "objective", "validation", "uV", "nat", "active  3.0/3"):
+    assert len(lines) == 1
+    for part in ("1/1", "objective", "validation", "uV", "nat", "active  3.0/3"):
         assert part in lines[0]
 
 
 def test_a_batch_larger_than_the_training_set_is_told(tmp_path, capsys):
     trained(tmp_path / "training.npz", epochs=1, batch_size=100)
-    assert "The batch is the whole training set: 70 ECGs" in capsys.readouterr().out
+    assert "The batch is the whole training set: 40 ECGs" in capsys.readouterr().out

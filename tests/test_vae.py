@@ -69,10 +69,12 @@ def model():
 # --- objective ------------------------------------------------------------------------------------
 
 
-def measured(model, ecg=ECG, encoded=ENCODED, **arguments):
+def measured(model, ecg=ECG, encoded=ENCODED, batch_size=150, **arguments):
     """What Keras reports of a validation set."""
     model.compile(run_eagerly=True)
-    return model.evaluate([ecg, encoded], verbose=0, return_dict=True, **arguments)
+    return model.evaluate(
+        [ecg, encoded], batch_size=batch_size, verbose=0, return_dict=True, **arguments
+    )
 
 
 def by_hand(model):
@@ -178,7 +180,7 @@ def test_free_bits_replace_the_kl_of_a_dimension_below_them():
     model = trained(free_bits=1.5)
     kl = closed_form_kl(*model.encode(ECG, TABLE)).mean(axis=0)
     assert kl.min() < 1.5 < kl.max()
-    values = measured(model, batch_size=150)
+    values = measured(model)
     penalty = np.maximum(kl, 1.5).sum()
     assert values["loss"] - values["reconstruction"] == pytest.approx(penalty, abs=0.05)
     assert values["objective"] - values["reconstruction"] == pytest.approx(kl.sum(), abs=0.05)
@@ -249,20 +251,18 @@ def test_the_bound_of_the_adapted_model_is_its_exact_log_likelihood():
     model, ecg, conditions, _, _, rest, loadings, noise = probabilistic_pca()
     covariance = loadings @ loadings.T + noise * np.eye(48)
     exact = -stats.multivariate_normal.logpdf(rest, cov=covariance).mean()
-    inputs = (ecg, conditions.astype(np.float32))
-    draws = [
-        float(model.compute_loss(inputs, None, model(inputs, training=True))) for _ in range(40)
-    ]
-    error = np.std(draws) / np.sqrt(len(draws))
-    assert np.mean(draws) == pytest.approx(exact, abs=4 * error)
-    assert error < 0.1
+    many = np.tile(ecg, (40, 1, 1)), np.tile(conditions, (40, 1)).astype(np.float32)
+    bound = float(model.compute_loss(many, None, model(many, training=True)))
+    assert bound == pytest.approx(exact, abs=0.05)  # 12,000 samples of the latent
+    at_the_mean = float(model.compute_loss(many, None, model(many)))
+    assert exact - 1.5 < at_the_mean < exact - 0.5  # Z / 2 less: see `VAE.compute_loss`
 
 
 def test_generated_ecgs_have_the_covariance_of_the_model():
     model, *_, scale, _, _, loadings, _ = probabilistic_pca()
-    x = model.generate(n=20_000, seed=1).reshape(-1, 48) / scale
+    x = model.generate(n=5000, seed=1).reshape(-1, 48) / scale
     covariance = loadings @ loadings.T
-    assert np.abs(np.cov(x.T) - covariance).max() < 0.05 * np.abs(covariance).max()
+    assert np.abs(np.cov(x.T) - covariance).max() < 0.08 * np.abs(covariance).max()
 
 
 def test_recordings_that_fit_badly_do_not_rule_the_start_of_noise_per_recording():
@@ -292,6 +292,21 @@ def test_identical_ecgs_are_nothing_to_adapt_to():
         VAE(SHAPE, *LAYERS, Z, 0).adapt(np.ones((5, *SHAPE), np.float32))
 
 
+@pytest.mark.parametrize("hidden", [(), (8,), (8, 6)])
+@pytest.mark.parametrize("linear_path", [True, False])
+def test_a_standardised_latent_fits_the_prior_and_changes_no_ecg(hidden, linear_path):
+    model = trained(hidden=hidden, linear_path=linear_path)
+    before, ecg = measured(model), model.reconstruct(ECG, TABLE)
+    model.standardise_latent(ECG, TABLE)
+    mean, log_var = model.encode(ECG, TABLE)
+    np.testing.assert_allclose(mean.mean(axis=0), 0, atol=1e-3)
+    np.testing.assert_allclose(mean.var(axis=0) + np.exp(log_var).mean(axis=0), 1, atol=1e-3)
+    np.testing.assert_allclose(model.reconstruct(ECG, TABLE), ecg, atol=1e-4)
+    after = measured(model)
+    assert after["reconstruction"] == pytest.approx(before["reconstruction"], rel=1e-3)
+    assert after["kl"] <= before["kl"]
+
+
 # --- use ------------------------------------------------------------------------------------------
 
 
@@ -314,11 +329,12 @@ def test_encoding_is_deterministic_and_a_seeded_sample_has_the_posterior_spread(
     np.testing.assert_array_equal(
         model.reconstruct(ECG, TABLE, seed=3), model.reconstruct(ECG, TABLE, seed=3)
     )
-    draws = np.stack([model.reconstruct(ECG[:5], TABLE[:5], seed=s) for s in range(40)])
-    z = np.random.default_rng(0).normal(size=(40, 5, Z)) * np.exp(log_var[:5] / 2) + mean[:5]
-    expected = np.stack([model.decode(one, TABLE[:5]) for one in z])
-    ratio = draws.std(axis=0).mean() / expected.std(axis=0).mean()
-    assert ratio == pytest.approx(1, abs=0.1)
+    rows = np.repeat(np.arange(5), 50)
+    draws = model.reconstruct(ECG[rows], TABLE.iloc[rows], seed=4)
+    z = mean[rows] + np.exp(log_var[rows] / 2) * np.random.default_rng(0).normal(size=(250, Z))
+    expected = model.decode(z, TABLE.iloc[rows])
+    spread, truth = (x.reshape(5, 50, -1).std(axis=1).mean() for x in (draws, expected))
+    assert spread == pytest.approx(truth, rel=0.1)
 
 
 def test_conditions_may_be_a_table_a_mapping_or_encoded_and_ecgs_have_a_channel_axis(model):
