@@ -296,7 +296,11 @@ PRESETS = {
     "prediction": replace(
         CONFIG,
         run="prediction",
-        model=replace(CONFIG.model, task="cox", head_inputs="latent_and_conditions"),
+        data=replace(CONFIG.data, subjects=10000),
+        model=replace(
+            CONFIG.model, task="cox", head_inputs="latent_and_conditions", task_weight=300.0
+        ),
+        training=replace(CONFIG.training, epochs=25),
     ),
     # CODE-15%, mortality: python train.py --preset code15_prediction --data.path FOLDER
     "code15_prediction": replace(

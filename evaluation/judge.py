@@ -147,7 +147,7 @@ def _risk_figures(model: VAE, split: Split, survival: dict[str, float]) -> dict[
     return {
         "kaplan_meier": plot_kaplan_meier(time, event, risk_groups(train_log_hazard, log_hazard)),
         "calibration": plot_calibration(probability, time, event, horizon),
-        "survival_curves": plot_survival_curves(times, curves, labels, time[rows], event[rows]),
+        "survival_curves": plot_survival_curves(times, curves, labels, time, event),
         "risk_direction": figures.plot_sweep(
             ecg, steps, "latent risk", "SD of the prior, + = earlier event", leads=model.leads
         ),

@@ -277,8 +277,15 @@ def test_recordings_that_fit_badly_do_not_rule_the_start_of_noise_per_recording(
     assert errors[1] < 0.7 * errors[0]
 
 
+def test_a_recording_with_a_component_to_itself_does_not_become_the_only_one_that_counts():
+    odd = ECG[:30].copy()
+    odd[0] += 20 * np.random.default_rng(0).normal(size=SHAPE)
+    model = VAE(SHAPE, *LAYERS, 6, 0, noise="per_recording").adapt(odd)
+    assert model.noise_uv == pytest.approx(30, rel=0.25)  # of the simulation
+
+
 @pytest.mark.parametrize("noise", ["learned", "per_recording"])
-@pytest.mark.parametrize("n", [2, 3, 4, 6])
+@pytest.mark.parametrize("n", [2, 3, 6])
 def test_fewer_ecgs_than_latent_dimensions_leave_a_noise_that_is_no_illusion(n, noise):
     model = VAE(SHAPE, *LAYERS, Z, 5, schema=SCHEMA, noise=noise).adapt(ECG[:n], TABLE[:n])
     assert model.noise_uv > 5
@@ -292,7 +299,7 @@ def test_identical_ecgs_are_nothing_to_adapt_to():
         VAE(SHAPE, *LAYERS, Z, 0).adapt(np.ones((5, *SHAPE), np.float32))
 
 
-@pytest.mark.parametrize("hidden", [(), (8,), (8, 6)])
+@pytest.mark.parametrize("hidden", [(), (8, 6)])
 @pytest.mark.parametrize("linear_path", [True, False])
 def test_a_standardised_latent_fits_the_prior_and_changes_no_ecg(hidden, linear_path):
     model = trained(hidden=hidden, linear_path=linear_path)
@@ -472,7 +479,7 @@ def test_a_model_may_have_no_conditions(schema):
     assert np.abs(model.reconstruct(ECG) - ECG).mean() < np.abs(ECG - ECG.mean(axis=0)).mean()
     assert model.generate(n=3).shape == (3, *SHAPE)
     model.compile(optimizer="adam", run_eagerly=True)
-    assert np.isfinite(model.fit(ECG, verbose=0).history["loss"][0])
+    assert np.isfinite(model.fit(ECG[:32], verbose=0).history["loss"][0])
 
 
 @pytest.mark.parametrize(
@@ -516,7 +523,7 @@ def test_building_a_model_leaves_the_random_numbers_of_the_caller_alone():
 
 def test_keras_fits_the_model_from_arrays(model, capsys):
     model = trained()
-    model.compile(optimizer=keras.optimizers.Adam(1e-3))
+    model.compile(optimizer=keras.optimizers.Adam(1e-3), run_eagerly=True)
     history = model.fit([ECG, ENCODED], batch_size=50, epochs=2, verbose=0).history
     assert history["loss"][1] < history["loss"][0]
     assert {"objective", "kl", "reconstruction", "rmse_uv", "active_units"} <= set(history)
