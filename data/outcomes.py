@@ -79,7 +79,8 @@ def with_outcomes(cohort: Cohort, columns: Sequence[str] = SURVIVAL) -> Cohort:
         The cohort itself if nothing is missing, otherwise a part of it.
 
     Raises:
-        CohortError: the columns are not there, no outcome is known, or nobody had the event.
+        CohortError: the columns are not there, no outcome is known, or nobody or everybody had the
+            event.
     """
     subjects = cohort.subjects
     lacking = [name for name in columns if name not in subjects]
@@ -101,6 +102,12 @@ def with_outcomes(cohort: Cohort, columns: Sequence[str] = SURVIVAL) -> Cohort:
         )
     if "event" in columns:
         _check_events(subjects["event"][known])
+        if subjects["event"][known].all():
+            raise CohortError(
+                f"All events: `event` is 1 in all {known.sum()} recordings with an outcome, as if "
+                "nobody had been followed up without one. Is it the right column, are those who "
+                "stayed free of the event left out?"
+            )
     if known.all():
         return cohort
     without = pd.DataFrame({"subject_id": subjects["subject_id"][~known], "reason": NO_OUTCOME})
@@ -226,12 +233,6 @@ def _check_events(event: pd.Series) -> None:
         raise CohortError(
             f"No events: `event` is 0 in all {len(event)} recordings with a known outcome. 1 means "
             "that the event happened at `time`, 0 that it had not until then."
-        )
-    if event.all():
-        raise CohortError(
-            f"All events: `event` is 1 in all {len(event)} recordings with a known outcome, as if "
-            "nobody had been followed up without one. Is it the right column, and are those who "
-            "stayed free of the event left out?"
         )
 
 

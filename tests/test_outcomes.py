@@ -4,6 +4,7 @@ import pytest
 
 from data.cohort import Cohort, CohortError
 from data.outcomes import join_outcomes, with_outcomes
+from data.synthetic import simulate
 
 IDS = ["a1", "007", "12", "13"]
 PATIENTS = ["p", "q", "q", "r"]
@@ -201,3 +202,10 @@ def test_other_outcomes_are_known_where_they_are_not_missing():
 def test_a_cohort_that_no_prediction_can_learn_from_is_refused(columns, message):
     with pytest.raises(CohortError, match=message):
         with_outcomes(make_cohort(**columns))
+
+
+def test_a_cohort_in_which_everybody_has_the_event_is_refused():
+    cohort = simulate(30, seed=0)
+    cohort.subjects["event"] = 1
+    with pytest.raises(CohortError, match="All events"):
+        with_outcomes(cohort)

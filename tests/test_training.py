@@ -203,10 +203,15 @@ def test_training_uses_both_schedules(tmp_path, monkeypatch):
 # --- fit ------------------------------------------------------------------------------------------
 
 
-def test_the_objective_falls_and_the_best_epoch_is_kept(finished):
+def test_the_objective_falls(tmp_path):
+    settings = replace(CONFIGURED.model, condition_dropout=0.0)
+    _, history = trained(tmp_path / "training.npz", replace(CONFIGURED, model=settings))
+    assert history["val_objective"].is_monotonic_decreasing
+
+
+def test_the_best_epoch_is_kept(finished):
     model, history = finished
     assert history["epoch"].tolist() == [1, 2, 3]
-    assert history["val_objective"].iloc[-1] < history["val_objective"].iloc[0]
     assert history["seconds"].min() > 0
     model.compile()
     values = model.evaluate(
