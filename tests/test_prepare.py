@@ -189,7 +189,7 @@ def test_a_worker_that_dies_ends_in_an_error_not_in_waiting(tmp_path):
         prepare(subjects(8), list(range(8)), _Deadly(), tmp_path, "Deadly", workers=2, shard_size=4)
 
 
-def test_two_workers_give_what_one_gives_without_importing_the_main_program(tmp_path):
+def test_workers_give_what_one_process_gives_without_importing_the_main_program(tmp_path):
     other = tmp_path / "other"
     other.mkdir()
     script = tmp_path / "main.py"
@@ -202,9 +202,11 @@ def test_two_workers_give_what_one_gives_without_importing_the_main_program(tmp_
         "if 'tensorflow' in sys.modules:\n"
         "    raise SystemExit('tensorflow was imported')\n"
     )
-    subprocess.run([sys.executable, str(script)], check=True, timeout=120)
+    main = subprocess.Popen([sys.executable, str(script)])
+    assert main.wait(timeout=120) == 0
     assert (tmp_path / "imports.txt").read_text() == "imported\n"
-    assert len({pid for _, pid in log(other)}) == 2
+    # One worker may take all shards before the other has started: how many there were is chance.
+    assert str(main.pid) not in {str(pid) for _, pid in log(other)}
     alone, together = run(tmp_path), run(other)  # the latter opens what the script prepared
     assert len(log(other)) == 10
     np.testing.assert_array_equal(alone.ecg, together.ecg)
