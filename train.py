@@ -84,7 +84,7 @@ def train(config: Config = CONFIG, overwrite: bool = False) -> Path:
         model = build_model(config, schema, cohort)
         if config.training.warm_start:
             warm_start(model, config.training.warm_start, config.training.freeze)
-        elif config.model.linear_path:
+        elif config.model.linear_path or config.model.noise != "mse":  # all but the published
             model.adapt(split.train.ecg, split.train.subjects)
         training, validation = (
             samples_of(part, model, config.model) for part in (split.train, split.validation)
