@@ -158,3 +158,14 @@ def test_a_killed_run_goes_on_with_the_same_command_and_ends_the_same(run, capsy
     received, expected = (VAE.load(folder).generate(**arguments) for folder in (killed, run))
     np.testing.assert_allclose(received, expected, atol=1e-5)
     assert not (killed / "checkpoint").exists()
+
+
+@pytest.mark.parametrize(("noise", "adapted"), [("learned", True), ("mse", False)])
+def test_all_but_the_published_objective_work_around_the_mean_beat(
+    tmp_path, monkeypatch, noise, adapted
+):
+    monkeypatch.chdir(tmp_path)
+    plain = ("--training.epochs", "1", "--model.linear-path", "False", "--model.noise", noise)
+    config, _ = parse(["--run", "plain", *ARGUMENTS, *plain])
+    model = VAE.load(train(config))
+    assert bool(np.abs(model.mean_beat).max() > 0) == adapted
