@@ -28,6 +28,7 @@ from scipy.sparse.linalg import svds
 from conditions import ConditionSchema
 from leads import LEADS, expansion_matrix, independent_among
 from network import ModelError, build_decoder, build_encoder, check_settings
+from prior import Mixture, fit_mixture, standard_normal
 
 FORMAT_VERSION = 1
 PREDICT_BATCH = 256
@@ -82,6 +83,8 @@ class VAE(keras.Model):
         free_bits: nats per latent dimension below which the KL term does not push.
         condition_dropout: probability in training that a condition is hidden, so that it can be
             left out at generation. Needs `schema`.
+        prior: mixture that `generate` draws latents from, as `fit_prior` finds it and `save` keeps
+            it; N(0, I) where there is none.
         seed: of weights, sampling and dropout.
 
     Raises:
@@ -114,6 +117,7 @@ class VAE(keras.Model):
         kl_weight: float = 1.0,
         free_bits: float = 0.0,
         condition_dropout: float = 0.0,
+        prior: Mapping | None = None,
         seed: int = 0,
         name: str = "vae",
     ) -> None:
@@ -153,6 +157,7 @@ class VAE(keras.Model):
             "name": name,
         }
         self.schema = schema
+        self.prior = None if prior is None else Mixture.from_dict(prior, int(latent_space_dim))
         self.leads = tuple(leads)
         self.latent_space_dim = int(latent_space_dim)
         self.condition_dim = int(condition_dim)
@@ -372,12 +377,14 @@ class VAE(keras.Model):
             self.log_noise.assign(0.5 * math.log(residual))
 
     def standardise_latent(self, ecg: np.ndarray, conditions: Conditions | None = None) -> VAE:
-        """Shifts and scales the latent to mean 0 and SD 1 over subjects, like the prior.
+        """Frees the latent of the conditions and scales it to mean 0 and SD 1 over subjects.
 
-        Training leaves the scale of the latent nearly free: the KL term that should fix it is small
-        beside the reconstruction. The prior then does not cover the subjects, and generated ECGs
-        vary too little. Encoder and decoder are changed together, so that reconstructions stay what
-        they are, and the evidence lower bound can only rise.
+        Training leaves both nearly open: the KL term that should see to them is small beside the
+        reconstruction. Then the prior does not cover the subjects, and a counterfactual keeps in z
+        a part of what the changed condition does. What is taken from z is its linear regression on
+        the conditions. Encoder and decoder are changed together, so that reconstructions stay what
+        they are. A model without a linear path has no way to take conditions from z, and one with a
+        head keeps what the head was trained on: they are shifted and scaled only.
 
         Args:
             ecg: (N, L, T) mV, training subjects.
@@ -388,22 +395,53 @@ class VAE(keras.Model):
         """
         if self.settings["batch_normalization"]:
             return self
-        mean, log_var = self.encode(ecg, conditions)
+        encoded = self._encoded(conditions, len(ecg)).astype(np.float64)
+        mean, log_var = self.encode(ecg, encoded)
+        effect = np.zeros((self.condition_dim, self.latent_space_dim))
+        if self.settings["linear_path"] and self._readers_of_latent() == self._decoder_readers():
+            # One pseudo-subject per column with no effect: columns that never vary stay at zero.
+            gram = encoded.T @ encoded + np.eye(self.condition_dim)
+            centred = mean - mean.mean(axis=0)
+            effect = np.linalg.solve(gram, encoded.T @ centred)
+        mean = mean - encoded @ effect
         # With the average posterior variance, so that the mixture of all posteriors has SD 1.
         sd = np.sqrt(mean.var(axis=0) + np.exp(log_var).mean(axis=0))
         centre = mean.mean(axis=0)
-        for layer in (self.encoder.get_layer("mean"), *self._linear("encoder", "linear_mean")):
-            layer.kernel.assign(layer.kernel / sd)
-        bias = self.encoder.get_layer("mean").bias
-        bias.assign((bias - centre) / sd)
+        for layer in self._linear("encoder", "linear_mean"):
+            kernel = ops.convert_to_numpy(layer.kernel).astype(np.float64)
+            kernel[len(kernel) - self.condition_dim :] -= effect
+            layer.kernel.assign(kernel / sd)
+        layer = self.encoder.get_layer("mean")
+        layer.kernel.assign(layer.kernel / sd)
+        layer.bias.assign((layer.bias - centre) / sd)
         bias = self.encoder.get_layer("log_var").bias
         bias.assign(bias - 2 * np.log(sd))
         for layer in self._readers_of_latent():
-            self._absorb(layer, centre, sd)
+            self._absorb(layer, effect, centre, sd)
+        return self
+
+    def fit_prior(self, ecg: np.ndarray, conditions: Conditions | None = None) -> VAE:
+        """Fits the distribution that `generate` draws latents from; see `prior`.
+
+        Args:
+            ecg: (N, L, T) mV, training subjects.
+            conditions: of the same subjects.
+
+        Returns:
+            The model itself.
+        """
+        mean, log_var = self.encode(ecg, conditions)
+        noise = np.random.default_rng(self.settings["seed"]).standard_normal(mean.shape)
+        z = mean + np.exp(0.5 * log_var) * noise
+        self.prior = fit_mixture(z, seed=self.settings["seed"])
         return self
 
     def _readers_of_latent(self) -> list[keras.layers.Layer]:
-        """The dense layers that read z, and after it conditions."""
+        """The dense layers that read z."""
+        return self._decoder_readers()
+
+    def _decoder_readers(self) -> list[keras.layers.Layer]:
+        """Those of the decoder, which read conditions after z."""
         return [
             self.decoder.get_layer("dense_of_latent"),
             *self._linear("decoder", "linear_ecg"),
@@ -413,11 +451,15 @@ class VAE(keras.Model):
         """The layer of the linear path, if there is one."""
         return [getattr(self, part).get_layer(name)] if self.settings["linear_path"] else []
 
-    def _absorb(self, layer: keras.layers.Layer, centre: np.ndarray, sd: np.ndarray) -> None:
-        """Makes a dense layer that reads z first read (z - centre) / sd with the same output."""
-        kernel = keras.ops.convert_to_numpy(layer.kernel).copy()
+    def _absorb(
+        self, layer: keras.layers.Layer, effect: np.ndarray, centre: np.ndarray, sd: np.ndarray
+    ) -> None:
+        """Makes a layer that read z = sd z' + centre + conditions @ effect read z' instead."""
+        kernel = ops.convert_to_numpy(layer.kernel).astype(np.float64)
         if layer.use_bias:
             layer.bias.assign(layer.bias + centre @ kernel[: len(sd)])
+        if effect.any():
+            kernel[len(sd) :] += effect @ kernel[: len(sd)]
         kernel[: len(sd)] *= sd[:, None]
         layer.kernel.assign(kernel)
 
@@ -469,7 +511,9 @@ class VAE(keras.Model):
         return self.decode(mean, conditions)
 
     def generate(self, n: int | None = None, seed: int = 0, **conditions) -> np.ndarray:
-        """New ECGs at the given conditions: latents from the prior N(0, I), decoded.
+        """New ECGs at the given conditions: latents from the prior, decoded.
+
+        The prior is the mixture of `fit_prior`, and N(0, I) before that.
 
         Args:
             n: number of ECGs; by default the length of the conditions given as arrays, or 1.
@@ -483,8 +527,8 @@ class VAE(keras.Model):
             ConditionError: an unknown name or value.
         """
         encoded = self._encoded(conditions, n)
-        z = np.random.default_rng(seed).standard_normal((len(encoded), self.latent_space_dim))
-        return self.decode(z, encoded)
+        prior = self.prior or standard_normal(self.latent_space_dim)
+        return self.decode(prior.sample(len(encoded), seed), encoded)
 
     def counterfactual(
         self, ecg: np.ndarray, conditions: Conditions | None = None, **changes
@@ -597,7 +641,10 @@ class VAE(keras.Model):
 
     def get_config(self) -> dict:
         """Constructor arguments as plain values."""
-        return self.settings | {"schema": None if self.schema is None else self.schema.to_dict()}
+        return self.settings | {
+            "schema": None if self.schema is None else self.schema.to_dict(),
+            "prior": None if self.prior is None else self.prior.to_dict(),
+        }
 
     def save(self, filepath: str | Path, overwrite: bool = True, **keywords) -> None:
         """Writes a folder with `parameters.json` and `model.weights.h5`, all that `load` needs.

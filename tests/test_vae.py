@@ -314,6 +314,58 @@ def test_a_standardised_latent_fits_the_prior_and_changes_no_ecg(hidden, linear_
     assert after["kl"] <= before["kl"]
 
 
+def condition_share(model):
+    """R2 of the linear regression of the latent on the conditions, per dimension."""
+    mean, _ = model.encode(ECG, TABLE)
+    design = np.c_[np.ones(len(mean)), ENCODED]
+    rest = mean - design @ np.linalg.lstsq(design, mean, rcond=None)[0]
+    return 1 - rest.var(axis=0) / mean.var(axis=0)
+
+
+def test_a_standardised_latent_knows_nothing_linear_of_the_conditions():
+    model = trained()
+    for layer in model._linear("encoder", "linear_mean"):
+        kernel = layer.kernel.numpy()
+        kernel[-model.condition_dim :] += np.random.default_rng(0).normal(size=Z)
+        layer.kernel.assign(kernel)
+    assert condition_share(model).max() > 0.2
+    unknown = model.reconstruct(ECG)
+    model.standardise_latent(ECG, TABLE)
+    assert condition_share(model).max() < 0.01
+    np.testing.assert_allclose(model.reconstruct(ECG), unknown, atol=1e-4)  # also where unknown
+
+
+def test_without_a_linear_path_the_latent_keeps_what_it_knows_of_the_conditions():
+    model = trained(linear_path=False)
+    before = condition_share(model)
+    np.testing.assert_allclose(
+        condition_share(model.standardise_latent(ECG, TABLE)), before, atol=1e-4
+    )
+
+
+def test_generated_latents_come_from_the_fitted_prior_once_there_is_one(tmp_path):
+    model = trained()
+    noise = np.random.default_rng(3).standard_normal((4, Z))
+    first = model.generate(n=4, seed=3, age=60)
+    conditions = {"age": [60] * 4}
+    np.testing.assert_allclose(first, model.decode(noise, conditions), atol=1e-5)  # N(0, I)
+    model.fit_prior(ECG, TABLE)
+    z = model.prior.sample(4, seed=3)
+    ecg = model.generate(n=4, seed=3, age=60)
+    np.testing.assert_array_equal(ecg, model.decode(z, conditions))
+    model.save(tmp_path)
+    np.testing.assert_array_equal(VAE.load(tmp_path).generate(n=4, seed=3, age=60), ecg)
+
+
+def test_the_fitted_prior_has_the_moments_of_the_aggregate_posterior():
+    model = trained().standardise_latent(ECG, TABLE).fit_prior(ECG, TABLE)
+    mean, log_var = model.encode(ECG, TABLE)
+    z = model.prior.sample(20_000)
+    covariance = np.cov(mean.T) + np.diag(np.exp(log_var).mean(axis=0))
+    np.testing.assert_allclose(z.mean(axis=0), 0, atol=0.25)
+    np.testing.assert_allclose(np.cov(z.T), covariance, atol=0.35)
+
+
 # --- use ------------------------------------------------------------------------------------------
 
 
