@@ -12,8 +12,6 @@ Dims: B batch, L leads, I independent leads, T samples, F filters, C conditions,
 
 from __future__ import annotations
 
-import importlib
-import json
 import math
 import random
 from collections.abc import Mapping, Sequence
@@ -28,9 +26,9 @@ from scipy.sparse.linalg import svds
 from conditions import ConditionSchema
 from leads import LEADS, expansion_matrix, independent_among
 from network import ModelError, build_decoder, build_encoder, check_settings
-from prior import Mixture, fit_mixture, standard_normal
+from prior import Prior, fit_prior, standard_normal
+from saving import read_model, write_model
 
-FORMAT_VERSION = 1
 PREDICT_BATCH = 256
 NOISE_FREEDOM = 4.0  # of the Student t: 90% of the noise levels lie within a factor of 2.4
 REWEIGHTINGS = 4  # rounds of the closed-form start; more change nothing that shows
@@ -83,8 +81,8 @@ class VAE(keras.Model):
         free_bits: nats per latent dimension below which the KL term does not push.
         condition_dropout: probability in training that a condition is hidden, so that it can be
             left out at generation. Needs `schema`.
-        prior: mixture that `generate` draws latents from, as `fit_prior` finds it and `save` keeps
-            it; N(0, I) where there is none.
+        prior: what `generate` draws latents from, as `fit_prior` finds it and `save` keeps it; by
+            default N(0, I).
         seed: of weights, sampling and dropout.
 
     Raises:
@@ -157,7 +155,8 @@ class VAE(keras.Model):
             "name": name,
         }
         self.schema = schema
-        self.prior = None if prior is None else Mixture.from_dict(prior, int(latent_space_dim))
+        sizes = int(latent_space_dim), int(condition_dim)
+        self.prior = standard_normal(*sizes) if prior is None else Prior.from_dict(prior, *sizes)
         self.leads = tuple(leads)
         self.latent_space_dim = int(latent_space_dim)
         self.condition_dim = int(condition_dim)
@@ -421,7 +420,7 @@ class VAE(keras.Model):
         return self
 
     def fit_prior(self, ecg: np.ndarray, conditions: Conditions | None = None) -> VAE:
-        """Fits the distribution that `generate` draws latents from; see `prior`.
+        """Fits the distribution of latents given conditions that `generate` draws from.
 
         Args:
             ecg: (N, L, T) mV, training subjects.
@@ -430,10 +429,11 @@ class VAE(keras.Model):
         Returns:
             The model itself.
         """
-        mean, log_var = self.encode(ecg, conditions)
+        encoded = self._encoded(conditions, len(ecg))
+        mean, log_var = self.encode(ecg, encoded)
         noise = np.random.default_rng(self.settings["seed"]).standard_normal(mean.shape)
         z = mean + np.exp(0.5 * log_var) * noise
-        self.prior = fit_mixture(z, seed=self.settings["seed"])
+        self.prior = fit_prior(z, encoded, self.settings["seed"])
         return self
 
     def _readers_of_latent(self) -> list[keras.layers.Layer]:
@@ -513,11 +513,12 @@ class VAE(keras.Model):
     def generate(self, n: int | None = None, seed: int = 0, **conditions) -> np.ndarray:
         """New ECGs at the given conditions: latents from the prior, decoded.
 
-        The prior is the mixture of `fit_prior`, and N(0, I) before that.
+        The prior is that of `fit_prior`, and N(0, I) before that.
 
         Args:
             n: number of ECGs; by default the length of the conditions given as arrays, or 1.
-            seed: the same seed and n give the same latents, whatever the conditions.
+            seed: the same seed and n give the same draws, which the prior then places where
+                subjects of these conditions lie.
             **conditions: by name, scalars or (n,) arrays. One left out is unknown to the model.
 
         Returns:
@@ -527,8 +528,7 @@ class VAE(keras.Model):
             ConditionError: an unknown name or value.
         """
         encoded = self._encoded(conditions, n)
-        prior = self.prior or standard_normal(self.latent_space_dim)
-        return self.decode(prior.sample(len(encoded), seed), encoded)
+        return self.decode(self.prior.sample(encoded, seed), encoded)
 
     def counterfactual(
         self, ecg: np.ndarray, conditions: Conditions | None = None, **changes
@@ -643,7 +643,7 @@ class VAE(keras.Model):
         """Constructor arguments as plain values."""
         return self.settings | {
             "schema": None if self.schema is None else self.schema.to_dict(),
-            "prior": None if self.prior is None else self.prior.to_dict(),
+            "prior": self.prior.to_dict(),
         }
 
     def save(self, filepath: str | Path, overwrite: bool = True, **keywords) -> None:
@@ -654,21 +654,7 @@ class VAE(keras.Model):
         if str(filepath).endswith(".keras"):
             super().save(filepath, overwrite=overwrite, **keywords)
             return
-        folder = Path(filepath)
-        if not overwrite and (folder / "parameters.json").exists():
-            raise ModelError(f"{folder} holds a model already.")
-        folder.mkdir(parents=True, exist_ok=True)
-        self.save_weights(folder / "model.weights.h5", overwrite=True)
-        description = {
-            "format_version": FORMAT_VERSION,
-            "class": type(self).__name__,
-            "keras_version": keras.__version__,
-            "unit": "mV",
-            "config": self.get_config(),
-        }
-        partial = folder / "parameters.json.partial"
-        partial.write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
-        partial.replace(folder / "parameters.json")
+        write_model(self, filepath, overwrite)
 
     @staticmethod
     def load(folder: str | Path) -> VAE:
@@ -680,35 +666,22 @@ class VAE(keras.Model):
         Raises:
             ModelError: no model of a known version lies there, or it is damaged.
         """
-        folder = Path(folder)
-        if not (folder / "parameters.json").is_file() and (folder / "model").is_dir():
-            folder = folder / "model"
-        if not (folder / "parameters.json").is_file():
-            raise ModelError(f"{folder} holds no model: parameters.json is missing.")
-        try:
-            description = json.loads((folder / "parameters.json").read_text(encoding="utf-8"))
-            version, class_name = description["format_version"], description["class"]
-            if not isinstance(version, int) or version > FORMAT_VERSION:
-                raise ModelError(
-                    f"{folder} was saved by a newer version (format {version}, this one reads up "
-                    f"to {FORMAT_VERSION}). Update the code."
-                )
-            if class_name not in _MODULES:
-                raise ModelError(f"{folder} holds a {class_name!r}; known are {list(_MODULES)}.")
-            model_class = getattr(importlib.import_module(_MODULES[class_name]), class_name)
-            model = model_class.from_config(description["config"])
-            model.load_weights(folder / "model.weights.h5")
-        except ModelError:
-            raise
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            reason = str(error).partition("\n")[0]  # Keras writes pages
-            raise ModelError(
-                f"{folder} is damaged, or no model of this project: {reason}"
-            ) from error
-        return model
+        return read_model(folder)
 
+    @staticmethod
+    def load_published(folder: str | Path, **options) -> VAE:
+        """Reads `parameters.pkl` and `weights.h5` of the published code, without running a pickle.
 
-_MODULES = {"VAE": "vae", "VAEPrediction": "vae_prediction"}
+        Args:
+            folder: with the two files.
+            **options: see `published.load_published`.
+
+        Returns:
+            A `VAE`, or a `VAEPrediction` for the published prediction variant.
+        """
+        from published import load_published  # that module builds models of this one
+
+        return load_published(folder, **options)
 
 
 def gaussian_kl(mean, log_var):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.stats import multivariate_normal
 
-from prior import Mixture, fit_mixture, standard_normal
+from prior import Mixture, Prior, fit_mixture, fit_prior, second_order, standard_normal
 
 WEIGHTS = np.array([0.3, 0.7])
 MEANS = np.array([[-2.0, 0.0, 1.0], [1.0, 1.0, -1.0]])
@@ -80,14 +80,90 @@ def test_few_subjects_get_few_components(subjects, expected):
 
 
 def test_the_standard_normal_is_what_it_says():
-    z = np.random.default_rng(10).normal(size=(20, 4))
+    z, conditions = np.random.default_rng(10).normal(size=(2, 20, 4))
+    prior = standard_normal(4, 4)
     expected = multivariate_normal(np.zeros(4)).logpdf(z)
-    np.testing.assert_allclose(standard_normal(4).log_density(z), expected)
+    np.testing.assert_allclose(prior.log_density(z, conditions), expected)
+    drawn = prior.sample(np.ones((20_000, 4)), seed=1)
+    np.testing.assert_allclose(drawn.mean(axis=0), 0, atol=0.03)
+    np.testing.assert_allclose(np.cov(drawn.T), np.eye(4), atol=0.05)
+
+
+# Two conditions; the latent hangs on their squares and products, and its spread on the second.
+MEAN = np.array([[0, 0, 0], [1, 0, 0], [0, -1, 0], [0, 0.5, 0], [0, 0, 1], [0.3, 0, 0.0]])
+LOG_SD = np.array([[0, 0, 0], [0, 0, 0], [0.5, 0, -0.3]])
+CONDITIONAL = Prior(MEAN, LOG_SD, *standard_normal(3, 0).mixture)
+
+
+def subjects(n, seed):
+    return np.random.default_rng(seed).normal(size=(n, 2))
+
+
+def test_terms_of_second_order_are_constant_conditions_squares_and_products():
+    np.testing.assert_array_equal(second_order(np.array([[2.0, 3.0]])), [[1, 2, 3, 4, 6, 9]])
+    assert second_order(np.zeros((5, 0))).shape == (5, 1)
+
+
+def test_the_density_given_conditions_is_that_of_scipy():
+    conditions, z = subjects(40, 0), np.random.default_rng(1).normal(size=(40, 3))
+    received = CONDITIONAL.log_density(z, conditions)
+    for row in range(40):
+        one, other = conditions[row]
+        mean = np.array([one + 0.3 * other**2, -other + 0.5 * one**2, one * other])
+        sd = np.exp([0.5 * other, 0, -0.3 * other])
+        expected = multivariate_normal(mean, np.diag(sd**2)).logpdf(z[row])
+        assert received[row] == pytest.approx(expected)
+
+
+def test_a_fitted_prior_follows_the_conditions_in_mean_and_spread():
+    conditions = subjects(20_000, 2)
+    fitted = fit_prior(CONDITIONAL.sample(conditions, seed=3), conditions)
+    np.testing.assert_allclose(fitted.mean[1:], MEAN[1:], atol=0.05)
+    np.testing.assert_allclose(fitted.log_sd[1:], LOG_SD[1:], atol=0.06)
+    held_out = subjects(20_000, 4)
+    z = CONDITIONAL.sample(held_out, seed=5)
+    gap = CONDITIONAL.log_density(z, held_out) - fitted.log_density(z, held_out)
+    assert -0.002 < gap.mean() < 0.03
+
+
+def test_a_fitted_prior_keeps_the_mixture_of_what_is_left():
+    conditions = subjects(4000, 6)
+    u = TRUTH.sample(4000, seed=7)
+    fitted = fit_prior(u + conditions @ np.ones((2, 3)), conditions)
+    held_out = TRUTH.sample(4000, seed=8)
+    density = fitted.log_density(held_out, np.zeros((4000, 2))).mean()
+    gaussian = multivariate_normal(u.mean(axis=0), np.cov(u.T)).logpdf(held_out).mean()
+    assert density > gaussian + 0.3
+
+
+def test_of_noise_alone_few_subjects_learn_next_to_nothing_of_the_conditions():
+    z = np.random.default_rng(9).normal(size=(100, 3))
+    fitted = fit_prior(z, subjects(100, 10))
+    assert np.abs(fitted.mean[1:]).max() < 0.25
+    assert np.abs(fitted.log_sd[1:]).max() < 0.25
+
+
+def test_a_condition_that_never_varies_and_none_at_all_are_no_trouble():
+    z = np.random.default_rng(11).normal(size=(60, 3))
+    for conditions in (np.ones((60, 2)), np.zeros((60, 2)), np.zeros((60, 0))):
+        fitted = fit_prior(z, conditions)
+        drawn = fitted.sample(np.repeat(conditions, 200, axis=0), seed=1)
+        np.testing.assert_allclose(drawn.std(axis=0), z.std(axis=0), rtol=0.1)
+
+
+def test_the_same_draw_is_placed_where_the_conditions_ask_for():
+    conditions = np.array([[0.0, 0.0], [2.0, 0.0]])
+    for row in (0, 1):
+        drawn = CONDITIONAL.sample(conditions[[row] * 5], seed=4)
+        expected = CONDITIONAL.sample(np.zeros((5, 2)), seed=4) + [2 * row, 2 * row, 0]
+        np.testing.assert_allclose(drawn, expected)
 
 
 def test_json_gives_back_the_same_draws():
-    again = Mixture.from_dict(json.loads(json.dumps(TRUTH.to_dict())), 3)
-    np.testing.assert_array_equal(again.sample(20, seed=1), TRUTH.sample(20, seed=1))
+    again = Prior.from_dict(json.loads(json.dumps(CONDITIONAL.to_dict())), 3, 2)
+    conditions = subjects(20, 0)
+    received = again.sample(conditions, seed=1)
+    np.testing.assert_array_equal(received, CONDITIONAL.sample(conditions, seed=1))
 
 
 @pytest.mark.parametrize(
@@ -95,14 +171,15 @@ def test_json_gives_back_the_same_draws():
     [
         {},
         [],
-        {**TRUTH.to_dict(), "weights": "many"},
-        {**TRUTH.to_dict(), "weights": []},
-        {**TRUTH.to_dict(), "weights": 1.0},
-        {**TRUTH.to_dict(), "weights": [0.5, -0.5]},
-        {**TRUTH.to_dict(), "means": [[0.0, 0.0], [1.0, 1.0]]},
-        {**TRUTH.to_dict(), "factors": np.full((2, 3, 3), np.nan).tolist()},
+        {**CONDITIONAL.to_dict(), "weights": "many"},
+        {**CONDITIONAL.to_dict(), "weights": []},
+        {**CONDITIONAL.to_dict(), "weights": 1.0},
+        {**CONDITIONAL.to_dict(), "weights": [-1.0]},
+        {**CONDITIONAL.to_dict(), "mean": MEAN[:4].tolist()},
+        {**CONDITIONAL.to_dict(), "means": [[0.0, 0.0]]},
+        {**CONDITIONAL.to_dict(), "factors": np.full((1, 3, 3), np.nan).tolist()},
     ],
 )
 def test_a_damaged_description_is_one_clear_error(damaged):
-    with pytest.raises(ValueError, match="mixture"):
-        Mixture.from_dict(damaged, 3)
+    with pytest.raises(ValueError, match="prior"):
+        Prior.from_dict(damaged, 3, 2)

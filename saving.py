@@ -1,0 +1,145 @@
+"""Model folders: weights, JSON that describes them, and a checksum that ties the two together.
+
+A folder may come from anyone. JSON is read as plain values, the class is one of ours, and the
+weights file may hold numbers only: no links to other files, nothing compressed that unpacks to more
+than it is, nothing that Keras would build or call.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import h5py
+import keras
+import numpy as np
+
+from network import ModelError
+
+if TYPE_CHECKING:
+    from vae import VAE
+
+FORMAT_VERSION = 2  # 2: checksum and prior
+CLASSES = {"VAE": "vae", "VAEPrediction": "vae_prediction"}
+DESCRIPTION, WEIGHTS = "parameters.json", "model.weights.h5"
+LARGEST_DESCRIPTION = 50_000_000  # bytes; a baseline hazard of a million event times fits
+
+
+def write_model(model: VAE, folder: str | Path, overwrite: bool = True) -> None:
+    """Writes `parameters.json` and `model.weights.h5`.
+
+    Each file is written whole or not at all. If the program is killed between the two, the checksum
+    does not fit, and reading the folder is an error rather than a wrong model.
+
+    Raises:
+        ModelError: a model is there already, and `overwrite` is false.
+    """
+    folder = Path(folder)
+    if not overwrite and (folder / DESCRIPTION).exists():
+        raise ModelError(f"{folder} holds a model already.")
+    folder.mkdir(parents=True, exist_ok=True)
+    weights = folder / "partial.weights.h5"  # Keras insists on this ending
+    model.save_weights(weights, overwrite=True)
+    description = {
+        "format_version": FORMAT_VERSION,
+        "class": type(model).__name__,
+        "keras_version": keras.__version__,
+        "unit": "mV",
+        "weights_sha256": _checksum(weights),
+        "config": model.get_config(),
+    }
+    partial = folder / f"{DESCRIPTION}.partial"
+    partial.write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
+    weights.replace(folder / WEIGHTS)
+    partial.replace(folder / DESCRIPTION)
+
+
+def read_model(folder: str | Path) -> VAE:
+    """Reads what `write_model` wrote, or the model of a run folder.
+
+    Returns:
+        A model of the class that was saved.
+
+    Raises:
+        ModelError: no model of a known version lies there, or it is damaged or was changed.
+    """
+    folder = Path(folder)
+    if not (folder / DESCRIPTION).is_file() and (folder / "model").is_dir():
+        folder = folder / "model"
+    if not (folder / DESCRIPTION).is_file():
+        raise ModelError(f"{folder} holds no model: {DESCRIPTION} is missing.")
+    try:
+        description = _read_description(folder / DESCRIPTION)
+        version, class_name = description["format_version"], description["class"]
+        if type(version) is not int or version > FORMAT_VERSION:
+            raise ModelError(
+                f"{folder} was saved by a newer version (format {version}, this one reads up to "
+                f"{FORMAT_VERSION}). Update the code."
+            )
+        if class_name not in CLASSES:
+            raise ModelError(f"{folder} holds a {class_name!r}; known are {list(CLASSES)}.")
+        if description["unit"] != "mV":
+            raise ModelError(f"{folder} is in {description['unit']!r}; expected mV.")
+        _check_weights(folder / WEIGHTS)
+        checksum = description.get("weights_sha256")  # format 1 has none
+        if version > 1 and checksum != _checksum(folder / WEIGHTS):
+            raise ModelError(
+                f"{folder}: {WEIGHTS} is not the file that {DESCRIPTION} was saved with. One of "
+                "them was changed, or saving was interrupted. Save the model again, or give "
+                "load_weights the file if it is the right one."
+            )
+        model_class = getattr(importlib.import_module(CLASSES[class_name]), class_name)
+        model = model_class.from_config(description["config"])
+        model.load_weights(folder / WEIGHTS)
+    except ModelError:
+        raise
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        reason = str(error).partition("\n")[0]  # Keras writes pages
+        raise ModelError(f"{folder} is damaged, or no model of this project: {reason}") from error
+    return model
+
+
+def _read_description(file: Path) -> dict:
+    if file.stat().st_size > LARGEST_DESCRIPTION:
+        raise ValueError(f"{file.name} is larger than any description of a model.")
+
+    def refuse(constant: str) -> None:
+        raise ValueError(f"{file.name} holds {constant}, which is no number.")
+
+    return json.loads(file.read_text(encoding="utf-8"), parse_constant=refuse)
+
+
+def _check_weights(file: Path) -> None:
+    """Nothing but finite numbers that lie in this file, as large as they say.
+
+    Raises:
+        ValueError: what else there is.
+    """
+    if not file.is_file():
+        raise ValueError(f"{file.name} is missing.")
+    with h5py.File(file, "r") as content:
+        _check_group(content)
+
+
+def _check_group(group: h5py.Group) -> None:
+    for name in group:
+        path = f"{group.name.rstrip('/')}/{name}"
+        if not isinstance(group.get(name, getlink=True), h5py.HardLink):
+            raise ValueError(f"the weights link to another place at {path}.")
+        part = group[name]
+        if isinstance(part, h5py.Group):
+            _check_group(part)
+            continue
+        plain = isinstance(part, h5py.Dataset) and part.dtype.kind in "fiu"
+        # Storage of another size than the numbers is compressed, virtual, or in another file.
+        if not plain or part.external or part.id.get_storage_size() != part.nbytes:
+            raise ValueError(f"the weights hold something else than plain numbers at {path}.")
+        if not np.isfinite(part[()]).all():
+            raise ValueError(f"the weights are NaN or infinite at {path}.")
+
+
+def _checksum(file: Path) -> str:
+    return hashlib.sha256(file.read_bytes()).hexdigest()
