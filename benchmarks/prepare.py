@@ -3,13 +3,19 @@
     python -m benchmarks.prepare --path /data/ptb-xl --n 2000
 
 Without --path the records are simulated: beats of the simulated cohort, repeated to 10 s strips at
-500 Hz with noise and baseline wander, written as WFDB. "CPU ms" is what one record costs where it
-is read and where its beat is made, measured in this process; the rate with workers includes
-starting them. Records are read once before, so that the disk is not what is measured.
+500 Hz with noise and baseline wander, written as WFDB.
+
+First what one record costs in CPU time where it is read and where its beat is made, in this
+process, and the records per second that one core could do at that cost. Then the whole preparation,
+by number of processes: as it is, start of the workers included; the start-up alone; the rate after
+it; and the CPU time of all processes together, which tells more than the clock where other programs
+share the machine. Records are read once before, so that the disk is not what is measured.
 """
 
+import os
 import tempfile
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,9 +24,9 @@ import pandas as pd
 import tyro
 import wfdb
 
-from data.beats import median_beat
+from data.beats import BeatError, Strip, median_beat
 from data.cohort import LEADS, QRS_SAMPLE, SAMPLES, derive_leads
-from data.prepare import prepare
+from data.prepare import SHARD_SIZE, prepare
 from data.ptbxl import WfdbReader
 from data.synthetic import simulate
 
@@ -63,23 +69,48 @@ def cpu_ms(function, items) -> float:
     return 1000 * (time.process_time() - start) / len(items)
 
 
-def measure(folder: Path, options: Options, cache: Path) -> None:
-    names = [
-        str(file.relative_to(folder).with_suffix("")) for file in sorted(folder.rglob("*.hea"))
-    ][: options.n]
+def cpu_seconds() -> float:
+    """Of this process and of the workers that have ended."""
+    used = os.times()
+    return used.user + used.system + used.children_user + used.children_system
+
+
+def timed(folder: Path, names: list[str], workers: int) -> tuple[float, float, int]:
+    """Prepares a cohort: seconds by the clock, CPU seconds, number of records left out."""
+    subjects = pd.DataFrame({"subject_id": names})
+    with tempfile.TemporaryDirectory() as cache:
+        start, cpu = time.perf_counter(), cpu_seconds()
+        cohort = prepare(
+            subjects, names, WfdbReader(str(folder)), cache, "benchmark", workers=workers
+        )
+        return time.perf_counter() - start, cpu_seconds() - cpu, len(cohort.excluded)
+
+
+def make_beat(strip: Strip) -> None:
+    with suppress(BeatError):
+        median_beat(*strip)
+
+
+def measure(folder: Path, options: Options) -> None:
+    files = sorted(folder.rglob("*.hea"))[: options.n]
+    names = [str(file.relative_to(folder).with_suffix("")) for file in files]
+    if len(names) <= max(options.workers) * SHARD_SIZE:
+        raise SystemExit(f"Expected more than {SHARD_SIZE} records per worker. Got {len(names)}.")
     read = WfdbReader(str(folder))
     strips = [read(name) for name in names[:200]]
-    print(f"{len(names)} records")
-    print(f"CPU ms per record: reading {cpu_ms(read, names[:200]):.2f}, beat ", end="")
-    print(f"{cpu_ms(lambda strip: median_beat(*strip), strips):.2f}")
-    print("workers   records/s   seconds   left out")
+    reading, beat = cpu_ms(read, names[:200]), cpu_ms(make_beat, strips)
+    print(f"{len(names)} records. CPU ms per record: reading {reading:.2f}, beat {beat:.2f}")
+    print(f"At most {1000 / (reading + beat):.0f} records/s on one core")
+    print("workers  records/s  seconds  start-up s  records/s after it  CPU ms/record  left out")
     for workers in options.workers:
-        subjects = pd.DataFrame({"subject_id": names})
-        start = time.perf_counter()
-        cohort = prepare(subjects, names, read, cache / str(workers), "benchmark", workers=workers)
-        seconds = time.perf_counter() - start
-        rate = len(names) / seconds
-        print(f"{workers:7d}   {rate:9.0f}   {seconds:7.1f}   {len(cohort.excluded):8d}")
+        few = names[: workers * SHARD_SIZE]
+        seconds, cpu, left_out = timed(folder, names, workers)
+        rate = (len(names) - len(few)) / (seconds - timed(folder, few, workers)[0])
+        print(
+            f"{workers:7d}  {len(names) / seconds:9.0f}  {seconds:7.1f}"
+            f"  {seconds - len(names) / rate:10.1f}  {rate:18.0f}"
+            f"  {1000 * cpu / len(names):13.2f}  {left_out:8d}"
+        )
 
 
 if __name__ == "__main__":
@@ -90,4 +121,4 @@ if __name__ == "__main__":
             source = Path(scratch) / "records"
             source.mkdir()
             write_simulated(source, chosen.n)
-        measure(source, chosen, Path(scratch))
+        measure(source, chosen)

@@ -39,8 +39,8 @@ from data.beats import Beat, BeatError, Strip, median_beat
 from data.cohort import FORMAT_VERSION, LEADS, SAMPLES, Cohort, CohortError
 
 BEATS_VERSION = 1  # raise it when the same strip gives another beat than before
-RECORDS_PER_WORKER = 500  # a worker takes seconds to start; with less work it is not worth it
-SHARD_SIZE = 64  # records; half a second of work, 1.2 MB
+RECORDS_PER_WORKER = 500  # a worker takes a second to start; with less work it is not worth it
+SHARD_SIZE = 64  # records; a third of a second of work, 1.2 MB
 QUALITY = ("beats_used", "beats_found", "beat_correlation", "beat_noise_uv", "heart_rate")
 
 

@@ -12,11 +12,11 @@ from pathlib import Path, PurePath
 
 import numpy as np
 import pandas as pd
-import wfdb
 
 from data.beats import BeatError, Strip
 from data.cohort import Cohort, CohortError
 from data.prepare import prepare
+from data.wfdb16 import Signals, read_format_16
 
 COLUMNS = (
     *("ecg_id", "patient_id", "age", "sex", "height", "weight", "scp_codes", "heart_axis"),
@@ -103,17 +103,26 @@ class WfdbReader:
             name: path of the record below `root`, without extension.
 
         Raises:
-            BeatError: the name leads out of the folder, or the unit is unknown.
+            BeatError: the name leads out of the folder, the unit is unknown, or the samples
+                contradict their checksum.
         """
         if PurePath(name).is_absolute() or ".." in PurePath(name).parts or "://" in name:
             raise BeatError("file name leads out of the data folder")
-        record = wfdb.rdrecord(str(Path(self.root) / name), return_res=32)
-        factors = [_MILLIVOLTS.get(unit.lower()) for unit in record.units]
+        path = Path(self.root) / name
+        values, sampling_rate, units, leads = read_format_16(path) or _read_any_format(path)
+        factors = [_MILLIVOLTS.get(unit.lower()) for unit in units]
         if None in factors:
-            raise BeatError(f"unknown unit {record.units[factors.index(None)]!r}")
-        return Strip(
-            record.p_signal.T * np.array(factors, np.float32)[:, None], record.fs, record.sig_name
-        )
+            raise BeatError(f"unknown unit {units[factors.index(None)]!r}")
+        if set(factors) != {1.0}:
+            values = values * np.array(factors, np.float32)[:, None]
+        return Strip(values, sampling_rate, leads)
+
+
+def _read_any_format(path: Path) -> Signals:
+    import wfdb  # here: every worker would import it, and few records need it
+
+    record = wfdb.rdrecord(str(path), return_res=32)
+    return Signals(record.p_signal.T, record.fs, record.units, record.sig_name)
 
 
 def _read_table(file: Path, columns: tuple[str, ...]) -> pd.DataFrame:

@@ -11,15 +11,10 @@ from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
-from scipy import fft, ndimage, signal
+from scipy import fft, ndimage
 
-from data.cohort import (
-    INDEPENDENT_LEADS,
-    LEADS,
-    PLAUSIBLE_PEAK_TO_PEAK_MV,
-    SAMPLING_RATE,
-    derive_leads,
-)
+from data.cohort import INDEPENDENT_LEADS, LEADS, PLAUSIBLE_PEAK_TO_PEAK_MV, SAMPLING_RATE
+from leads import expansion_matrix
 
 MIN_SECONDS = 2.5
 FLAT_MV = 0.02  # a lead of less from peak to peak is not connected
@@ -71,11 +66,12 @@ def clean(strip: Strip) -> tuple[np.ndarray, np.ndarray]:
         BeatError: the strip is unusable; the message is the reason.
     """
     rows = _rows_by_lead(strip.leads)
-    ecg = np.asarray(strip.ecg)
+    # A reader may store sample by sample; along a lead in one piece of memory all goes much faster.
+    ecg = np.ascontiguousarray(strip.ecg)
     if ecg.ndim != 2 or len(ecg) != len(rows):
         raise BeatError(f"expected {len(rows)} leads x samples, received shape {ecg.shape}")
     _check(ecg, strip.sampling_rate, tuple(rows))
-    ecg = ecg[[rows[lead] for lead in INDEPENDENT_LEADS]].astype(np.float32)
+    ecg = ecg[[rows[lead] for lead in INDEPENDENT_LEADS]].astype(np.float32, copy=False)
     return _filter(_resample(ecg, strip.sampling_rate))
 
 
@@ -103,10 +99,10 @@ def _check(strip: np.ndarray, sampling_rate: float, leads: tuple[str, ...]) -> N
         raise BeatError(f"sampling rate of {sampling_rate} Hz")
     if strip.shape[1] < MIN_SECONDS * sampling_rate:
         raise BeatError(f"shorter than {MIN_SECONDS} s")
-    gaps = ~np.isfinite(strip).all(axis=1)
+    low, high = strip.min(axis=1), strip.max(axis=1)  # NaN where any sample is
+    gaps = ~(np.isfinite(low) & np.isfinite(high))
     if gaps.any():
         raise BeatError(f"lead {leads[gaps.argmax()]} has missing samples")
-    low, high = strip.min(axis=1), strip.max(axis=1)
     swing = high - low
     if swing.max() == 0:
         raise BeatError("all leads are flat")
@@ -138,7 +134,8 @@ def _stops_at(strip: np.ndarray, extreme: np.ndarray) -> np.ndarray:
     """
     at_extreme = strip == extreme[:, None]
     stops = at_extreme[:, 2:] & at_extreme[:, 1:-1] & at_extreme[:, :-2]
-    return (stops[:, 1:] & ~stops[:, :-1]).sum(axis=1) + stops[:, 0] >= 3
+    begins = stops[:, 1:] > stops[:, :-1]
+    return begins.sum(axis=1, dtype=np.uint32) + stops[:, 0] >= 3
 
 
 def _check_limb_leads(strip: np.ndarray, leads: tuple[str, ...]) -> None:
@@ -146,13 +143,12 @@ def _check_limb_leads(strip: np.ndarray, leads: tuple[str, ...]) -> None:
     given = [lead for lead in LEADS[2:6] if lead in leads]
     if not given:
         return
-    limb = strip[[leads.index(lead) for lead in ("I", "II", *given)]].astype(np.float32)
-    limb = limb - limb.mean(axis=1, keepdims=True)
-    independent = np.zeros((8, limb.shape[1]), np.float32)
-    independent[:2] = limb[:2]
-    derived = derive_leads(independent)[[LEADS.index(lead) for lead in given]]
-    misfit = np.sqrt(((limb[2:] - derived) ** 2).mean(axis=1))
-    odd = misfit > MAX_LIMB_MISFIT * limb.std(axis=1).max()
+    names = ("I", "II", *given)
+    limb = strip[[leads.index(lead) for lead in names]].astype(np.float32)
+    limb -= limb.mean(axis=1, keepdims=True)
+    power = np.einsum("lt,lt->l", limb, limb)
+    misfit = limb[2:] - expansion_matrix(names)[2:] @ limb[:2]
+    odd = np.einsum("lt,lt->l", misfit, misfit) > MAX_LIMB_MISFIT**2 * power.max()
     if odd.any():
         raise BeatError(f"lead {given[int(odd.argmax())]} contradicts leads I and II")
 
@@ -162,6 +158,8 @@ def _resample(strip: np.ndarray, sampling_rate: float) -> np.ndarray:
     ratio = Fraction(SAMPLING_RATE / sampling_rate).limit_denominator(1000)
     if ratio == 1:
         return strip
+    from scipy import signal  # here: its import takes as long as 200 records, most need none
+
     # The ends continue on the line through them: zeros would make a step.
     return signal.resample_poly(strip, *ratio.as_integer_ratio(), axis=1, padtype="line")
 
@@ -192,9 +190,7 @@ def _filter(strip: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         _notch(spectrum, frequency, mains)
     ecg = fft.irfft(spectrum, total)[:, _PAD : _PAD + samples]
 
-    coarse = slice(
-        total // ACTIVITY_STEP // 2 + 1
-    )  # the frequencies that a rate of 100 Hz can hold
+    coarse = slice(total // ACTIVITY_STEP // 2 + 1)  # the frequencies that 100 Hz can hold
     band = fft.irfft(spectrum[:, coarse] * qrs_gain[coarse], total // ACTIVITY_STEP)
     activity = ndimage.uniform_filter1d(np.sqrt((band**2).sum(axis=0)), 8)
     return ecg, activity[_PAD // ACTIVITY_STEP :][: samples // ACTIVITY_STEP]
@@ -221,4 +217,4 @@ def _notch(spectrum: np.ndarray, frequency: np.ndarray, mains: float) -> None:
     power = np.abs(spectrum[:, near]) ** 2
     stands_out = power[:, distance < 0.5].mean(axis=1) > 4 * power[:, distance > 1].mean(axis=1)
     notch = 1 - np.exp(-((distance / 0.5) ** 2) / 2)
-    spectrum[:, near] *= np.where(stands_out[:, None], notch, 1)
+    spectrum[stands_out, near] *= notch.astype(np.float32)

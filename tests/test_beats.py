@@ -1,9 +1,14 @@
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
-from scipy.signal import resample
+from scipy.signal import find_peaks, resample
 from simulated_strips import WAVES, beat, rhythm_strip
 
-from data.beats import BeatError, _median, _qrs_bounds, median_beat
+from data.beats import BeatError, _median, _peaks, _qrs_bounds, _quality, _windows, median_beat
 from data.cohort import INDEPENDENT_LEADS, LEADS, QRS_SAMPLE, derive_leads, einthoven_residual
 
 ONSET = QRS_SAMPLE - 27  # 54 ms before the middle: outside of Q, R and S by 3 widths
@@ -70,7 +75,7 @@ def test_the_st_segment_is_not_distorted_at_slow_rates():
 def test_the_middle_of_the_qrs_lies_on_its_sample_whatever_its_width(width):
     waves = [(c * width, w * width, a) if abs(c) < 0.1 else (c, w, a) for c, w, a in WAVES]
     found = median_beat(rhythm_strip(noise=0.01, waves=waves), 500).ecg
-    onset, offset = _qrs_bounds(found[[0, 1, *range(6, 12)]][:, 25:275])
+    onset, offset = _qrs_bounds(found[[0, 1, *range(6, 12)]][:, 25:275].T)
     assert 25 + (onset + offset) / 2 == pytest.approx(QRS_SAMPLE, abs=2)
     assert 2 * (offset - onset) == pytest.approx(100 * width, abs=12 * width)
 
@@ -118,10 +123,79 @@ def test_a_short_strip_is_enough():
     assert error_uv(median_beat(rhythm_strip(seconds=2.5, heart_rate=70), 500).ecg)[0] < 15
 
 
+def cut_off_beats():
+    """(7, 20, 8): a common shape and noise; some begin late or end early."""
+    rng = np.random.default_rng(0)
+    beats = rng.normal(size=(1, 20, 8)) + 0.3 * rng.normal(size=(7, 20, 8))
+    beats[0, :5] = beats[1, :2] = beats[6, 15:] = np.nan
+    return beats.astype(np.float32)
+
+
 def test_the_median_is_that_of_numpy_where_beats_are_cut_off():
-    beats = np.random.default_rng(0).normal(size=(7, 8, 20)).astype(np.float32)
-    beats[0, :, :5] = beats[1, :, :2] = beats[6, :, 15:] = np.nan
+    beats = cut_off_beats()
     np.testing.assert_allclose(_median(beats), np.nanmedian(beats, axis=0), rtol=1e-6)
+    np.testing.assert_allclose(_median(beats[:4]), np.nanmedian(beats[:4], axis=0), rtol=1e-6)
+
+
+def test_quality_counts_only_what_is_seen_of_a_beat():
+    beats = cut_off_beats()
+    median = np.nanmedian(beats, axis=0)
+    correlation, variance = [], []
+    for one in beats.astype(float):
+        seen = np.isfinite(one)
+        a, b = one[seen], median[seen].astype(float)
+        correlation.append(a @ b / np.sqrt((a @ a) * (b @ b)))
+        variance.append(np.mean((a - b) ** 2))
+    noise = 1000 * np.sqrt(np.median(variance) * np.pi / (2 * 7))
+    before = beats.copy()
+    assert _quality(beats, median) == pytest.approx((np.median(correlation), noise), rel=1e-4)
+    np.testing.assert_array_equal(beats, before)
+
+
+def test_windows_lie_between_the_samples_and_are_unknown_beyond_the_strip():
+    def wave(time):
+        return np.sin(0.3 * time)[..., None] * np.ones(8)
+
+    centres = np.array([5.25, 50.0, 96.6])
+    windows = _windows(wave(np.arange(100.0)), centres, 10, 20)
+    time = centres[:, None] + np.arange(-10, 20)
+    outside = (np.floor(time) < 0) | (np.floor(time) > 99)
+    np.testing.assert_array_equal(np.isnan(windows[:, :, 3]), outside)
+    inside = (time > 4) & (time < 95)  # where no sample that counts is beyond the ends
+    np.testing.assert_allclose(windows[inside], wave(time)[inside], atol=0.006)
+
+
+def test_peaks_are_those_of_scipy():
+    rng = np.random.default_rng(0)
+    for distance in (1, 5, 25, 60):
+        values = rng.random(1000).astype(np.float32)
+        expected, _ = find_peaks(values, height=0.4, distance=distance)
+        np.testing.assert_array_equal(_peaks(values, 0.4, distance), expected)
+    assert len(_peaks(np.zeros(250), 0.1, 25)) == 0
+
+
+def test_a_strip_stored_sample_by_sample_gives_the_same_beat():
+    strip = rhythm_strip(noise=0.02).astype(np.float32)
+    expected = median_beat(strip, 500).ecg
+    np.testing.assert_array_equal(median_beat(np.asfortranarray(strip), 500).ecg, expected)
+    np.testing.assert_array_equal(median_beat(strip[:, ::-1][:, ::-1], 500).ecg, expected)
+
+
+def test_no_time_is_lost_in_threads_of_the_linear_algebra_library():
+    folder = Path(__file__).resolve().parent
+    script = (
+        f"import sys; sys.path[:0] = [{str(folder)!r}, {str(folder.parent)!r}]\n"
+        "import time\n"
+        "from simulated_strips import rhythm_strip\n"
+        "from data.beats import median_beat\n"
+        "strip = rhythm_strip(heart_rate=120, seconds=20, noise=0.02)\n"
+        "process, thread = time.process_time(), time.thread_time()\n"
+        "for _ in range(10): median_beat(strip, 500)\n"
+        "print((time.process_time() - process) / (time.thread_time() - thread))\n"
+    )
+    threads = os.environ | {"OMP_NUM_THREADS": "4", "OPENBLAS_NUM_THREADS": "4"}
+    done = subprocess.run([sys.executable, "-c", script], env=threads, capture_output=True)
+    assert float(done.stdout) < 1.1, done.stderr.decode()
 
 
 def with_lead(lead, values):
@@ -132,6 +206,20 @@ def with_lead(lead, values):
 
 def gap(values):
     return np.where(np.arange(len(values)) == 70, np.nan, values)
+
+
+def infinite(values):
+    return np.where(np.arange(len(values)) == 70, np.inf, values)
+
+
+def resting(*starts):
+    def at_the_top(values):
+        values = values.copy()
+        for start in starts:
+            values[start : start + 3] = 3.0
+        return values
+
+    return at_the_top
 
 
 def half_lost(values):
@@ -147,6 +235,8 @@ def contradictory():
     ("strip", "reason"),
     [
         (lambda: with_lead("V3", gap), "lead V3 has missing samples"),
+        (lambda: with_lead("V3", infinite), "lead V3 has missing samples"),
+        (lambda: with_lead("V4", resting(0, 1000, 2000)), "lead V4 is saturated"),
         (lambda: with_lead("V2", lambda v: 0 * v), "lead V2 is flat"),
         (lambda: with_lead("V2", half_lost), "lead V2 is flat"),
         (lambda: with_lead("V4", lambda v: np.minimum(v, 0.9)), "lead V4 is saturated"),
@@ -168,6 +258,29 @@ def contradictory():
 def test_an_unusable_strip_is_refused_with_its_reason(strip, reason):
     with pytest.raises(BeatError, match=reason):
         median_beat(strip(), 500)
+
+
+def test_two_rests_at_the_same_value_are_no_saturation():
+    median_beat(with_lead("V4", resting(0, 1000)), 500)
+
+
+@pytest.mark.parametrize(("misfit", "refused"), [(0.25, False), (0.35, True)])
+def test_limb_leads_may_contradict_each_other_by_three_tenths(misfit, refused):
+    strip = rhythm_strip()
+    noise = np.random.default_rng(0).standard_normal(strip.shape[1])
+    strip[2] += misfit * strip[:6].std(axis=1).max() * noise
+    if refused:
+        with pytest.raises(BeatError, match="lead III contradicts leads I and II"):
+            median_beat(strip, 500)
+    else:
+        median_beat(strip, 500)
+
+
+def test_an_offset_of_each_lead_changes_nothing():
+    strip = rhythm_strip(noise=0.01)
+    offset = np.random.default_rng(0).uniform(-3, 3, (12, 1))
+    expected = median_beat(strip, 500).ecg
+    np.testing.assert_allclose(median_beat(strip + offset, 500).ecg, expected, atol=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -1,3 +1,5 @@
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -75,7 +77,7 @@ def test_superclasses_are_those_of_all_diagnostic_statements(folder):
 
 
 def test_unreadable_records_are_left_out_with_their_reason(folder):
-    write_ptbxl(folder, 6)
+    write_ptbxl(folder, 7)
     records = folder / "records500"
     (records / "00001_hr.dat").unlink()
     (records / "00002_hr.dat").write_bytes((records / "00002_hr.dat").read_bytes()[:1001])
@@ -86,11 +88,25 @@ def test_unreadable_records_are_left_out_with_their_reason(folder):
     gap = np.fromfile(records / "00005_hr.dat", "<i2").reshape(-1, 12)
     gap[50, 3] = -32768  # how WFDB writes a missing sample
     gap.tofile(records / "00005_hr.dat")
+    for number in (4, 5):  # of the samples as they were
+        forget_checksums(records / f"0000{number}_hr.hea")
+    swapped = np.fromfile(records / "00006_hr.dat", "<i2").reshape(-1, 12)
+    swapped[:, [1, 0, *range(2, 12)]].tofile(records / "00006_hr.dat")
     cohort = load(folder)
-    assert list(cohort.subjects["subject_id"]) == ["6"]
+    assert list(cohort.subjects["subject_id"]) == ["7"]
     reasons = list(cohort.excluded["reason"])
     assert all(reason.startswith("unreadable (") for reason in reasons[:3])
-    assert reasons[3:] == ["lead V2 is flat", "lead aVR has missing samples"]
+    assert reasons[3:] == [
+        "lead V2 is flat",
+        "lead aVR has missing samples",
+        "lead I contradicts its checksum",
+    ]
+
+
+def forget_checksums(header):
+    first, *lines = [line.split() for line in header.read_text().splitlines()]
+    lines = [[*line[:6], "0", *line[7:]] for line in lines]
+    header.write_text("\n".join(" ".join(line) for line in [first, *lines]) + "\n")
 
 
 @pytest.mark.parametrize("name", ["../secret", "/etc/passwd", "records500/../../x", "s3://a/b"])
@@ -185,6 +201,16 @@ def test_tables_saved_by_a_spreadsheet_program_are_read(folder):
 def test_impossible_options_are_refused(folder, options, message):
     with pytest.raises(CohortError, match=message):
         load(folder, **options)
+
+
+def test_reading_starts_without_the_libraries_that_few_records_need():
+    script = (
+        f"import sys; sys.path[:0] = [{str(Path(__file__).resolve().parents[1])!r}]\n"
+        "import data.ptbxl\n"
+        "print({'wfdb', 'scipy.signal', 'scipy.stats', 'tensorflow'} & set(sys.modules))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.stdout == "set()\n", done.stderr
 
 
 real = pytest.mark.skipif(not REAL.is_dir(), reason="the PTB-XL sample is not beside the checkout")
