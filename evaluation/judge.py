@@ -13,16 +13,31 @@ from matplotlib.figure import Figure
 
 from config import EvaluationConfig
 from evaluation import figures
-from evaluation.adherence import condition_effects, reference_subject, sweep_values
+from evaluation.adherence import (
+    GENERATED,
+    condition_effects,
+    generate_like,
+    reference_subject,
+    references_of,
+    slope_metrics,
+    sweep_values,
+)
+from evaluation.counterfactuals import specificity_metrics
+from evaluation.features import measure
 from evaluation.latent import latent_metrics, probe_targets
 from evaluation.prediction import prediction_metrics
+from evaluation.privacy import privacy_metrics
+from evaluation.realism import realism_metrics
 from evaluation.reconstruction import reconstruction_metrics
+from evaluation.regressor import ConditionRegressor, recovery_metrics, training_rows
 from evaluation.survival import SurvivalSplit, risk_groups, survival_metrics
 from evaluation.survival_figures import (
     plot_calibration,
     plot_kaplan_meier,
     plot_survival_curves,
 )
+from evaluation.utility import utility_metrics
+from leads import LEADS
 
 if TYPE_CHECKING:
     from data.cohort import Cohort, Split
@@ -68,9 +83,7 @@ def evaluate(
             patients=patients,
             draws=settings.bootstrap,
         ),
-        "adherence": condition_effects(
-            model, split.train.subjects, settings.generated, settings.seed
-        ),
+        **_generator_metrics(model, split, mean, settings),
     }
     metrics["latent"]["noise_uv"] = model.noise_uv
     task = getattr(model, "task", None)
@@ -108,6 +121,63 @@ def evaluate(
     if history is not None:
         drawn["history"] = figures.plot_history(history.drop(columns="seconds", errors="ignore"))
     return metrics, drawn
+
+
+def _generator_metrics(
+    model: VAE, split: Split, mean: np.ndarray, settings: EvaluationConfig
+) -> dict[str, dict]:
+    """Realism, adherence, utility and privacy of ECGs generated at the conditions of real subjects.
+
+    Of a large cohort an even selection is used: more than `regressor.MOST` recordings cost
+    time and add little.
+    """
+    schema, draws, seed = model.schema, settings.bootstrap, settings.seed
+    train = split.train.take(training_rows(len(split.train)))
+    rows = training_rows(len(split.test))
+    test, mean = split.test.take(rows), mean[rows]
+    patients = test.subjects["patient_id"].to_numpy()
+    copies = -(-GENERATED // len(test))  # of few test subjects several, so that chance shows less
+    for_test = generate_like(model, test.subjects, copies, seed)
+    for_train = generate_like(model, train.subjects, 1, seed + 1)
+
+    adherence = condition_effects(model, train.subjects, settings.generated, seed)
+    if tuple(model.leads) == LEADS:
+        real = measure(test.ecg)
+        slopes, of_real_slopes = slope_metrics(
+            schema, test.subjects, real, measure(for_test), references_of(split), seed
+        )
+        adherence |= slopes | specificity_metrics(
+            model, test.subjects, train.subjects, mean, real, of_real_slopes
+        )
+    of_real = ConditionRegressor(schema, train.ecg, train.subjects, split.validation)
+    of_generated = ConditionRegressor(schema, for_train, train.subjects, split.validation)
+    adherence |= recovery_metrics(schema, of_real, test, for_test, seed, draws)
+    return {
+        "realism": realism_metrics(
+            test.ecg,
+            for_test,
+            train.ecg,
+            patients,
+            seed,
+            leads=test.leads,
+            sampling_rate=test.sampling_rate,
+        ),
+        "adherence": adherence,
+        "utility": utility_metrics(schema, of_generated, of_real, test, seed, draws),
+        "privacy": privacy_metrics(
+            train.ecg,
+            test.ecg,
+            for_train,
+            seed,
+            train_patients=train.subjects["patient_id"],
+            holdout_patients=patients,
+            reconstructions=(
+                model.reconstruct(train.ecg, train.subjects),
+                model.decode(mean, test.subjects),
+            ),
+            draws=draws,
+        ),
+    }
 
 
 def _survival(model: VAE, part: Cohort) -> SurvivalSplit:

@@ -8,7 +8,15 @@ from scipy import stats
 from conditions import Condition, ConditionSchema
 from data.cohort import LEADS
 from data.synthetic import simulate
-from evaluation.adherence import SWEPT, condition_effects, reference_subject, sweep_values
+from evaluation.adherence import (
+    SWEPT,
+    condition_effects,
+    generate_like,
+    reference_subject,
+    references_of,
+    slope_metrics,
+    sweep_values,
+)
 from evaluation.features import measure
 
 COHORT = simulate(300, seed=2)
@@ -125,3 +133,171 @@ def test_a_sweep_runs_from_the_5th_to_the_95th_percentile_or_through_the_categor
     values = sweep_values(SCHEMA.conditions[2], subjects)
     np.testing.assert_allclose(values, np.linspace(0.165, 0.435, 7), atol=0.001)
     assert sweep_values(SCHEMA.conditions[1], subjects) == ["male", "female"]
+
+
+# ---- slopes of generated ECGs against those of real ones -----------------------------------------
+
+PEOPLE = simulate(400, seed=4).subjects
+EFFECTS = {"age": 0.4, "sex": 0.8, "bmi": -0.2}  # per decade, in women, per unit, all features
+
+
+def table(subjects, share=1.0, seed=0, noise=1.0):
+    """Features that depend on the conditions, some more, some less."""
+    rng = np.random.default_rng(seed)
+    known = (
+        EFFECTS["age"] * (subjects["age"] - 57) / 10
+        + EFFECTS["sex"] * (subjects["sex"] == "female")
+        + EFFECTS["bmi"] * (subjects["bmi"] - 27)
+    ).to_numpy()
+    weight = np.linspace(-1, 1, len(SWEPT))
+    values = share * np.outer(known, weight) + noise * rng.standard_t(
+        5, (len(subjects), len(SWEPT))
+    )
+    return pd.DataFrame(values, columns=list(SWEPT))
+
+
+@pytest.fixture(autouse=True)
+def few_halvings(monkeypatch):
+    monkeypatch.setattr("evaluation.adherence.HALVINGS", 4)
+
+
+def against(share, copies=2, subjects=PEOPLE, **options):
+    generated = [table(subjects, share, seed=10 + copy) for copy in range(copies)]
+    generated = pd.concat(generated, ignore_index=True)
+    return slope_metrics(SCHEMA, subjects, table(subjects), generated, **options)[0]
+
+
+def test_a_generator_like_the_real_recovers_as_many_slopes_as_one_half_of_them_does():
+    metrics = against(1.0)
+    assert metrics["slopes"] == 3 * len(SWEPT)
+    assert metrics["slopes_recovered"] > 0.85
+    assert metrics["slopes_recovered_clear"] > 0.85
+    assert metrics["slopes_correlation"] > 0.95
+    assert metrics["slopes_gain"] == pytest.approx(1, abs=0.1)
+    assert 0.9 < metrics["slopes_recovered_null"] <= 1
+    assert metrics["slopes_recovered_null_low"] < metrics["slopes_recovered_null_high"] <= 1
+    assert metrics["slopes_gain_null"] == pytest.approx(1, abs=0.1)
+    assert metrics["slopes_gain_null_low"] < 1 < metrics["slopes_gain_null_high"]
+
+
+def test_a_generator_that_ignores_the_conditions_recovers_what_the_mean_beat_does():
+    metrics = against(0.0)
+    assert metrics["slopes_recovered"] == pytest.approx(
+        metrics["mean_beat_slopes_recovered"], abs=0.2
+    )
+    assert metrics["slopes_recovered"] < 0.4
+    assert metrics["slopes_recovered_clear"] < 0.3
+    assert metrics["slopes_gain"] == pytest.approx(0, abs=0.1)
+    clear = metrics["slopes_clear"] / metrics["slopes"]
+    assert metrics["mean_beat_slopes_recovered"] == pytest.approx(1 - clear)
+    strong = "slope_age_cornell"  # of weight 1
+    assert metrics[strong] == pytest.approx(0, abs=0.15)
+    assert metrics[f"{strong}_low"] < metrics[strong] < metrics[f"{strong}_high"]
+    assert metrics[f"{strong}_real_low"] < EFFECTS["age"] < metrics[f"{strong}_real_high"]
+    assert metrics[f"{strong}_difference_high"] < 0
+
+
+def test_half_the_effects_are_a_gain_of_one_half():
+    metrics = against(0.5)
+    assert metrics["slopes_gain"] == pytest.approx(0.5, abs=0.06)
+    assert metrics["slopes_recovered"] < 0.7
+    for name, effect in EFFECTS.items():
+        key = f"slope_{name}_cornell"
+        assert metrics[key] == pytest.approx(effect / 2, rel=0.3)
+        assert metrics[f"{key}_difference"] == pytest.approx(
+            metrics[key] - metrics[f"{key}_real"], abs=1e-9
+        )
+
+
+def test_more_generated_ecgs_narrow_the_interval():
+    few, many = against(1.0, copies=1), against(1.0, copies=4)
+
+    def width(metrics):
+        keys = [f"slope_age_{name}" for name in SWEPT]
+        return np.mean([metrics[f"{key}_high"] - metrics[f"{key}_low"] for key in keys])
+
+    assert width(few) == pytest.approx(2 * width(many), rel=0.1)
+
+
+def test_references_are_compared_as_other_patients():
+    others = simulate(800, seed=9).subjects  # of the same names: sim-000001 ...
+    truth = table(others, noise=1e-3)[["cornell", "r_i"]]
+    metrics = against(0.5, references={"true": (truth, others)})
+    assert metrics["slope_age_cornell_true"] == pytest.approx(EFFECTS["age"], rel=1e-2)
+    assert metrics["slopes_gain_true"] == pytest.approx(0.5, abs=0.08)
+    assert metrics["slopes_recovered_true"] < 0.5
+    assert "slope_age_r_v5_true" not in metrics
+    alone = against(0.5)
+    assert alone.items() <= metrics.items()
+
+
+def test_references_are_the_training_ecgs_and_the_truth_where_it_is_known():
+    split = COHORT.split()
+    references = references_of(split)
+    assert set(references) == {"train", "true"}
+    features, subjects = references["train"]
+    assert len(features) == len(subjects) == len(split.train)
+    features, subjects = references["true"]
+    assert len(features) == len(subjects) == len(COHORT)
+    assert "qrs_duration" not in features
+    assert {"r_v5", "qrs_axis"} <= set(features)
+    row = subjects.index[subjects["subject_id"] == "sim-000007"][0]
+    assert features["r_v5"][row] == COHORT.truth["r_v5"][6]
+    for part in split:
+        part.truth = None
+    assert set(references_of(split)) == {"train"}
+
+
+def test_a_condition_that_few_test_subjects_know_has_no_slope():
+    subjects = PEOPLE.assign(bmi=PEOPLE["bmi"].where(PEOPLE.index < 9))
+    real = table(PEOPLE)
+    metrics, _ = slope_metrics(SCHEMA, subjects, real, pd.concat([real, real]))
+    assert not [name for name in metrics if "_bmi_" in name]
+    assert metrics["slopes"] == 2 * len(SWEPT)
+    assert metrics["slopes_recovered"] == 1
+    assert metrics["slope_age_r_v5_difference"] == pytest.approx(0, abs=1e-9)
+
+
+def test_rows_that_do_not_fit_are_named():
+    real = table(PEOPLE)
+    with pytest.raises(ValueError, match=r"400 real ECGs.*Received: 400 and 650 rows"):
+        slope_metrics(SCHEMA, PEOPLE, real, pd.concat([real, real[:250]]))
+    with pytest.raises(ValueError, match="Received: 399"):
+        slope_metrics(SCHEMA, PEOPLE, real[:399], real)
+
+
+def test_generated_like_repeats_the_subjects_and_leaves_the_unknown_unknown():
+    asked = {}
+
+    def generate(n, seed, **columns):
+        asked.update(n=n, seed=seed, **columns)
+        return np.zeros((n, 12, 4))
+
+    model = SimpleNamespace(schema=SCHEMA, generate=generate)
+    subjects = pd.DataFrame({"age": [40.0, np.nan], "sex": ["female", None], "other": [1, 2]})
+    assert len(generate_like(model, subjects, 2, seed=3)) == 4
+    assert (asked["n"], asked["seed"]) == (4, 3)
+    assert set(asked) == {"n", "seed", "age", "sex"}
+    np.testing.assert_array_equal(asked["age"], [40, np.nan, 40, np.nan])
+    assert list(asked["sex"]) == ["female", None] * 2
+
+
+def test_generated_and_real_ecgs_are_paired_by_patient_in_any_order():
+    shuffled = PEOPLE.sample(frac=1, random_state=0).reset_index(drop=True)
+    real = table(shuffled)
+    same = slope_metrics(SCHEMA, shuffled, real, real)[0]
+    assert same["slope_age_r_v5_difference_high"] == pytest.approx(0, abs=1e-9)
+    assert same["slope_age_r_v5_high"] > same["slope_age_r_v5"] + 0.01
+    twice = pd.concat([real, real], ignore_index=True)
+    twice = slope_metrics(SCHEMA, shuffled, real, twice)[0]
+    assert twice["slope_age_r_v5_difference_high"] < 0.005
+
+
+def test_a_reference_is_not_paired_with_the_test_patients():
+    """A shift well below the errors would be clear if what both owe to a patient cancelled."""
+    generated = table(PEOPLE, seed=3)
+    shifted = generated.add(0.02 * PEOPLE["age"] / 10, axis=0)
+    metrics, _ = slope_metrics(
+        SCHEMA, PEOPLE, table(PEOPLE), generated, {"train": (shifted, PEOPLE)}
+    )
+    assert metrics["slopes_recovered_train"] == 1
