@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
-from typing import Literal, get_args, get_origin, get_type_hints
+from typing import Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from conditions import Condition
 
@@ -31,6 +32,9 @@ CONDITIONS = {
 }
 
 
+Settings = TypeVar("Settings")
+
+
 class ConfigError(ValueError):
     """A setting that makes no sense, alone or with another one."""
 
@@ -39,14 +43,16 @@ class ConfigError(ValueError):
 class DataConfig:
     """Where the ECGs come from, and how they are divided."""
 
-    source: Literal["synthetic", "ptbxl", "code15", "arrays", "prepared"] = "synthetic"
-    """Reader: the simulated cohort, PTB-XL, CODE-15%, NumPy arrays, or a prepared cohort."""
+    source: Literal["synthetic", "ptbxl", "code15", "ukbiobank", "arrays", "prepared"] = "synthetic"
+    """Reader: the simulated cohort, one of the data sets, NumPy arrays, or a prepared cohort."""
     path: Path | None = None
     """Folder or file that the reader reads; the simulated cohort needs none."""
     cache: Path = Path("cache")
     """Folder in which median beats are kept once they are prepared."""
     sampling_rate: Literal[100, 500] = 500
     """Which of the two versions of PTB-XL to read, in Hz."""
+    beats: Literal["median", "strip"] = "median"
+    """Beats of UK Biobank: the recorder's own median beats, or ours from its rhythm strips."""
     subjects: int = 6000
     """Size of the simulated cohort."""
     seed: int = 0
@@ -250,6 +256,32 @@ def to_dict(config: object) -> dict:
     return values
 
 
+def from_dict(kind: type[Settings], values: Mapping[str, object]) -> Settings:
+    """The inverse of `to_dict`, also after JSON has made lists of tuples.
+
+    A field that is not there has its default: the version that wrote it did not know it.
+
+    Raises:
+        ConfigError: an unknown field, or a value that makes no sense.
+    """
+    hints = get_type_hints(kind)
+    for name in values:
+        _check(name in hints, kind.__name__, f"fields among {list(hints)}", name)
+    try:
+        return kind(**{name: _restored(hints[name], value) for name, value in values.items()})
+    except (TypeError, AttributeError) as error:
+        raise ConfigError(f"{kind.__name__}: a value of the wrong type ({error}).") from error
+
+
+def _restored(kind: object, value: object) -> object:
+    """One value out of JSON as its field has it."""
+    if is_dataclass(kind):
+        return from_dict(kind, value)
+    if isinstance(value, list):
+        return tuple(_restored(None, one) for one in value)
+    return Path(value) if isinstance(value, str) and Path in (kind, *get_args(kind)) else value
+
+
 # --- edit from here -------------------------------------------------------------------------------
 
 CONFIG = Config()
@@ -309,5 +341,11 @@ PRESETS = {
         data=DataConfig(source="code15", path=Path("code15"), conditions=("age", "sex")),
         model=replace(CONFIG.model, task="cox", head_inputs="latent_and_conditions"),
         training=replace(CONFIG.training, batch_size=256),
+    ),
+    # UK Biobank, resting ECGs: python train.py --preset ukbiobank --data.path FOLDER
+    "ukbiobank": replace(
+        CONFIG,
+        run="ukbiobank",
+        data=DataConfig(source="ukbiobank", path=Path("ukbiobank")),
     ),
 }

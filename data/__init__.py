@@ -63,6 +63,12 @@ def _read(settings: DataConfig) -> Cohort:
         from data.code15 import load_code15
 
         return load_code15(settings.path, settings.cache, settings.workers or None)
+    if settings.source == "ukbiobank":
+        from data.ukbiobank import load_ukbiobank
+
+        return load_ukbiobank(
+            settings.path, settings.cache, settings.beats, settings.workers or None
+        )
     if settings.source == "arrays":
         from data.arrays import load_arrays
 
