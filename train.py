@@ -7,24 +7,24 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import io
 import json
 import os
 import shutil
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
-import tyro
-
+from command_line import explained, fail, read_settings
 from config import CONDITIONS, CONFIG, PRESETS, Config, to_dict
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
+    from conditions import ConditionSchema
     from data import Cohort, Split
 
 RUNS = Path("runs")
@@ -43,11 +43,11 @@ def train(config: Config = CONFIG, overwrite: bool = False) -> Path:
         overwrite: start anew where a run of this name exists.
 
     Returns:
-        The run folder: `config.json`, `history.csv`, `model/`, `metrics.json`, `figures/`,
-        `report.html`.
+        The run folder: `config.json`, `environment.json`, `history.csv`, `model/`,
+        `metrics.json`, `figures/`, `report.html`.
 
     Raises:
-        RunError: a run of this name is finished, or has other settings.
+        RunError: a run of this name is finished, or was begun with other settings or data.
         CohortError, ConditionError, ModelError, TrainingError: data or settings do not fit.
     """
     clock = Clock()
@@ -56,29 +56,15 @@ def train(config: Config = CONFIG, overwrite: bool = False) -> Path:
     with clock.phase("start"):  # here, so that --help and a wrong argument need no TensorFlow
         import keras
 
-        from conditions import ConditionSchema
-        from data import load_cohort
         from evaluation import evaluate
-        from training import build_model, check_split, fit, samples_of, warm_start, with_targets
+        from training import build_model, fit, samples_of, warm_start
         from vae import VAE
 
         keras.config.set_dtype_policy(config.training.precision)
 
     with clock.phase("data"):
-        cohort = with_targets(load_cohort(config.data), config.model)
-        split = cohort.split(
-            config.data.validation_fraction,
-            config.data.test_fraction,
-            config.data.seed,
-            by_fold=config.data.split == "fold",
-        )
-        check_split(split, config.model)
-        print(f"{cohort.source}: {', '.join(f'{len(p)} {n}' for n, p in split._asdict().items())}")
-        schema = ConditionSchema(
-            [CONDITIONS[name] for name in config.data.conditions], config.model.condition_encoding
-        )
-        schema.check(cohort.subjects)
-        schema.fit(split.train.subjects)
+        cohort, split, schema = open_data(config)
+        record(folder, cohort)
 
     with clock.phase("training"):
         model = build_model(config, schema, cohort)
@@ -92,9 +78,11 @@ def train(config: Config = CONFIG, overwrite: bool = False) -> Path:
         if config.model.task == "regression":
             model.adapt_target(training.target)
         history = fit(model, training, validation, config, folder / "checkpoint" / "training.npz")
-        history.to_csv(folder / "history.csv", index=False)
+        write_text(folder / "history.csv", history.to_csv(index=False))
         if not config.training.freeze:
             model.standardise_latent(training.ecg, training.conditions)
+            if config.model.noise != "mse":  # the published model draws from N(0, I)
+                model.fit_prior(training.ecg, training.conditions)
         if config.model.task == "cox":
             model.fit_baseline(training.ecg, training.conditions, *training.target.T)
         model.save(folder / "model")
@@ -109,6 +97,56 @@ def train(config: Config = CONFIG, overwrite: bool = False) -> Path:
     shutil.rmtree(folder / "checkpoint", ignore_errors=True)
     print(f"{clock}. Results: {folder / 'report.html'}")
     return folder
+
+
+def open_data(config: Config) -> tuple[Cohort, Split, ConditionSchema]:
+    """The cohort of a configuration, its split by patient, and its conditions.
+
+    Returns:
+        Cohort (recordings whose target is known), split, and the schema, scaled on training.
+
+    Raises:
+        CohortError, ConditionError: the data are not there or do not fit.
+    """
+    from conditions import ConditionSchema
+    from data import load_cohort
+    from training import check_split, with_targets
+
+    cohort = with_targets(load_cohort(config.data), config.model)
+    split = cohort.split(
+        config.data.validation_fraction,
+        config.data.test_fraction,
+        config.data.seed,
+        by_fold=config.data.split == "fold",
+    )
+    check_split(split, config.model)
+    print(f"{cohort.source}: {', '.join(f'{len(p)} {n}' for n, p in split._asdict().items())}")
+    schema = ConditionSchema(
+        [CONDITIONS[name] for name in config.data.conditions], config.model.condition_encoding
+    )
+    schema.check(cohort.subjects)
+    schema.fit(split.train.subjects)
+    return cohort, split, schema
+
+
+def record(folder: Path, cohort: Cohort) -> None:
+    """Writes what the run is made of to `environment.json`, or compares it with what is there.
+
+    Raises:
+        RunError: the run was begun with other data.
+    """
+    from provenance import describe
+
+    file, now = folder / "environment.json", describe(cohort)
+    if file.is_file():
+        begun = _read_json(file)
+        changed = differences(begun.get("data", {}), now["data"], "data.")
+        if changed:
+            raise RunError(f"{folder} was begun with other data: {'; '.join(changed)}. {ELSEWHERE}")
+        for difference in differences(begun, now):
+            print(f"Other than when the run began, so its numbers may differ: {difference}")
+        return  # what it was begun with
+    write_text(file, json.dumps(now, indent=2) + "\n")
 
 
 class Clock:
@@ -137,30 +175,47 @@ def open_run(config: Config, overwrite: bool = False) -> Path:
     """
     folder = RUNS / config.run
     settings = json.loads(json.dumps(to_dict(config)))
-    if overwrite and folder.exists():
+    if overwrite and (folder / "config.json").is_file():
         shutil.rmtree(folder)
     if (folder / "config.json").is_file():
-        changed = differences(_settings_of(folder), settings)
+        changed = differences(_read_json(folder / "config.json"), settings)
         if changed:
             raise RunError(f"{folder} has other settings: {'; '.join(changed)}. {ELSEWHERE}")
         if (folder / "report.html").is_file():
             raise RunError(f"{folder} is finished. {ELSEWHERE}")
     elif folder.exists() and any(path.suffix != ".partial" for path in folder.iterdir()):
-        raise RunError(f"{folder} holds something else than a run. {ELSEWHERE}")
+        raise RunError(f"{folder} holds something else than a run. Choose another --run NAME.")
     folder.mkdir(parents=True, exist_ok=True)
     write_text(folder / "config.json", json.dumps(settings, indent=2) + "\n")
     return folder
 
 
-def _settings_of(folder: Path) -> dict:
-    """What a run was begun with."""
+def find_run(name: str | Path) -> Path:
+    """A run or model folder by its path, or a run by its name.
+
+    Raises:
+        RunError: there is none.
+    """
+    kept = ("config.json", "parameters.json", "model/parameters.json")
+    for folder in (Path(name), RUNS / name):
+        if any((folder / file).is_file() for file in kept):
+            return folder
+    there = sorted(path.parent.name for path in RUNS.glob("*/config.json"))
+    raise RunError(
+        f"{name} is neither a run nor a model folder. "
+        + (f"Runs in {RUNS}: {', '.join(there)}." if there else f"There is no run in {RUNS} yet.")
+    )
+
+
+def _read_json(file: Path) -> dict:
+    """What a run wrote about itself."""
     try:
-        settings = json.loads((folder / "config.json").read_text("utf-8"))
+        found = json.loads(file.read_text("utf-8"))
     except ValueError as error:
-        raise RunError(f"{folder / 'config.json'} is damaged ({error}). {ELSEWHERE}") from error
-    if not isinstance(settings, dict):
-        raise RunError(f"{folder / 'config.json'} holds no settings of a run. {ELSEWHERE}")
-    return settings
+        raise RunError(f"{file} is damaged ({error}). {ELSEWHERE}") from error
+    if not isinstance(found, dict):
+        raise RunError(f"{file} does not describe a run. {ELSEWHERE}")
+    return found
 
 
 def differences(old: Mapping, new: Mapping, prefix: str = "") -> list[str]:
@@ -233,65 +288,24 @@ def parse(arguments: Sequence[str]) -> tuple[Config, bool]:
     first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     first.add_argument("--preset", choices=PRESETS, default=None)
     first.add_argument("--overwrite", action="store_true")
-    first.error = fail
+    first.error = partial(fail, "train.py")
     chosen, rest = first.parse_known_args(arguments)
     description = (
         f"{__doc__}\n\n--preset {{{','.join(PRESETS)}}} starts from another entry of "
         "config.PRESETS; --overwrite replaces a run of the same name."
     )
-    complaint = io.StringIO()
-    try:
-        with contextlib.redirect_stderr(complaint):
-            config = tyro.cli(
-                Config,
-                prog="train.py",
-                description=description,
-                default=PRESETS[chosen.preset] if chosen.preset else CONFIG,
-                args=rest,
-                config=(tyro.conf.FlagConversionOff,),
-            )
-    except SystemExit as stop:
-        if stop.code:
-            fail(_one_line(complaint.getvalue()))
-        raise
-    return config, chosen.overwrite
-
-
-def _one_line(box: str) -> str:
-    """The message out of the box that tyro draws around it."""
-    message = []
-    for line in box.splitlines()[1:]:
-        text = line.strip("│╰╯╭╮─ ")
-        if text.strip("-"):
-            message.append(text)
-        elif message:  # a blank line, or a rule, which is of "-" where the terminal has no "─"
-            break
-    return " ".join(message)
-
-
-def fail(message: str) -> NoReturn:
-    """One line on stderr, exit code 2."""
-    print(f"train.py: {message}", file=sys.stderr)
-    raise SystemExit(2)
+    default = PRESETS[chosen.preset] if chosen.preset else CONFIG
+    return read_settings(Config, rest, "train.py", description, default), chosen.overwrite
 
 
 def main(arguments: Sequence[str]) -> None:
     """The command line."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow's start-up notes
     config, overwrite = parse(arguments)
-    try:
+    with explained(
+        "train.py", "interrupted. The same command goes on after the last finished epoch."
+    ):
         train(config, overwrite)
-    # Every error of our own about data and settings, and what the file system refuses.
-    except (RunError, ValueError, OSError) as error:
-        if type(error) is ValueError:
-            raise
-        fail(str(error))
-    except RuntimeError as error:
-        if type(error).__name__ != "TrainingError":
-            raise
-        fail(str(error))
-    except KeyboardInterrupt:
-        fail("interrupted. The same command goes on after the last finished epoch.")
 
 
 if __name__ == "__main__":

@@ -327,8 +327,9 @@ def test_overwriting_starts_from_an_empty_folder_with_the_new_settings(runs):
 def test_a_folder_of_something_else_is_refused_and_left_alone(runs):
     (runs / "short").mkdir(parents=True)
     (runs / "short" / "thesis.tex").write_text("chapter 1")
-    with pytest.raises(RunError, match="short holds something else than a run"):
-        open_run(SHORT)
+    for overwrite in (False, True):
+        with pytest.raises(RunError, match="short holds something else than a run"):
+            open_run(SHORT, overwrite)
     assert [path.name for path in (runs / "short").iterdir()] == ["thesis.tex"]
 
 
@@ -336,7 +337,7 @@ def test_a_folder_of_something_else_is_refused_and_left_alone(runs):
 def test_a_damaged_config_file_is_named(runs, content):
     folder = open_run(SHORT)
     (folder / "config.json").write_bytes(content)
-    with pytest.raises(RunError, match="config.json (is damaged|holds no settings).*Choose anoth"):
+    with pytest.raises(RunError, match="config.json (is damaged|does not describe).*Choose anoth"):
         open_run(SHORT)
 
 

@@ -15,7 +15,8 @@ import pandas as pd
 import pytest
 
 from data.synthetic import simulate
-from train import RunError, main, parse, train
+from provenance import fingerprint
+from train import RunError, main, parse, record, train
 from vae import VAE
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -54,7 +55,7 @@ def metrics_of(run):
 
 def test_a_run_leaves_every_file_and_no_checkpoint(run):
     names = {path.name for path in run.iterdir()}
-    files = {"config.json", "history.csv", "metrics.json", "report.html"}
+    files = {"config.json", "environment.json", "history.csv", "metrics.json", "report.html"}
     assert names == files | {"model", "figures"}
     figures = {path.stem for path in (run / "figures").iterdir()}
     assert {f"sweep_{name}" for name in ("age", "sex", "bmi", "lv_mass")} <= figures
@@ -66,7 +67,8 @@ def test_a_run_leaves_every_file_and_no_checkpoint(run):
 
 def test_the_metrics_are_flat_sections_of_plain_numbers(run):
     metrics = metrics_of(run)
-    assert {"data", "training", "reconstruction", "latent", "adherence"} <= set(metrics)
+    sections = {"reconstruction", "latent", "realism", "adherence", "utility", "privacy"}
+    assert {"data", "training"} | sections <= set(metrics)
     for section, values in metrics.items():
         for name, value in values.items():
             assert value is None or isinstance(value, (int, float, str)), (section, name)
@@ -104,6 +106,30 @@ def test_the_history_has_a_row_per_epoch_and_the_config_every_setting(run):
     config = json.loads((run / "config.json").read_text("utf-8"))
     assert config["data"]["conditions"] == ["age", "sex", "bmi", "lv_mass"]
     assert config["training"]["batch_size"] == 16
+
+
+def test_the_run_says_what_it_was_made_of(run):
+    made = json.loads((run / "environment.json").read_text("utf-8"))
+    assert made["packages"]["numpy"] == np.__version__
+    assert made["data"]["fingerprint"] == fingerprint(simulate(200, 0))
+    assert {"commit", "device", "backend", "python", "platform"} <= set(made)
+
+
+def test_a_run_does_not_go_on_with_other_data(run, tmp_path, capsys):
+    record(tmp_path, simulate(200, 0))
+    before = (tmp_path / "environment.json").read_text("utf-8")
+    record(tmp_path, simulate(200, 0))
+    assert capsys.readouterr().out == ""
+    with pytest.raises(RunError, match=r"begun with other data: data.recordings: 200 -> 199;"):
+        record(tmp_path, simulate(200, 0).take(np.arange(199)))
+    other = simulate(200, 0)
+    other.subjects.loc[3, "age"] += 1
+    with pytest.raises(RunError, match=r"begun with other data: data.fingerprint"):
+        record(tmp_path, other)
+    older = json.loads(before) | {"python": "3.1"}
+    (tmp_path / "environment.json").write_text(json.dumps(older), "utf-8")
+    record(tmp_path, simulate(200, 0))
+    assert "python: '3.1' ->" in capsys.readouterr().out
 
 
 def test_a_simulated_image_derived_condition_moves_the_voltage(run):

@@ -1,0 +1,91 @@
+"""A run that is killed again and again ends as one that was left alone.
+
+`python -m tests.test_kill 20` kills more often than the tests do.
+"""
+
+import json
+import os
+import random
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from vae import VAE
+
+ROOT = Path(__file__).parent.parent
+COMMAND = [sys.executable, str(ROOT / "train.py"), "--preset", "quick", "--data.subjects", "150"]
+COMMAND += ["--training.epochs", "12", "--training.batch-size", "16", "--evaluation.bootstrap"]
+COMMAND += ["100", "--evaluation.generated", "5", "--evaluation.examples", "1"]
+
+
+def begin(folder):
+    folder.mkdir(exist_ok=True)
+    with (folder / "log.txt").open("a") as log:
+        return subprocess.Popen(COMMAND, cwd=folder, stdout=log, stderr=log, env=os.environ)
+
+
+def finish(folder):
+    """Runs to the end; returns the seconds that took."""
+    started = time.monotonic()
+    code = begin(folder).wait(timeout=600)
+    assert code == 0, (folder / "log.txt").read_text()
+    return time.monotonic() - started
+
+
+def result(folder):
+    """Everything a run gives, without times."""
+    run = folder / "runs" / "quick"
+    history = pd.read_csv(run / "history.csv").drop(columns="seconds")
+    metrics = json.loads((run / "metrics.json").read_text())
+    metrics["training"] = {
+        name: value for name, value in metrics["training"].items() if "second" not in name
+    }
+    model = VAE.load(run)
+    weights = [weight.numpy() for weight in model.weights]
+    return weights, model.get_config(), history.to_csv(index=False), metrics
+
+
+def assert_same(received, expected):
+    for one, other in zip(received[0], expected[0], strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert received[1:] == expected[1:]
+
+
+def kill_and_compare(root, kills, seed):
+    """Kills runs at random moments, one run as often as it takes until it comes to its end."""
+    seconds = finish(root / "alone")
+    expected = result(root / "alone")
+    chance, done, number = random.Random(seed), 0, 0
+    while done < kills:
+        folder = root / f"killed{number}"
+        number += 1
+        while done < kills:
+            process = begin(folder)
+            try:
+                code = process.wait(timeout=chance.uniform(0, seconds))
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+                done += 1
+                left = sorted(path.name for path in folder.glob("runs/quick/*"))
+                print(f"kill {done}: {folder.name} with {left}", flush=True)
+                continue
+            assert code == 0, (folder / "log.txt").read_text()
+            break
+        if not (folder / "runs" / "quick" / "report.html").is_file():
+            finish(folder)
+        assert_same(result(folder), expected)
+
+
+def test_a_run_killed_at_random_moments_ends_bit_for_bit_as_one_left_alone(tmp_path):
+    kill_and_compare(tmp_path, kills=3, seed=0)
+
+
+if __name__ == "__main__":
+    with tempfile.TemporaryDirectory() as scratch:
+        kill_and_compare(Path(scratch), kills=int(sys.argv[1]), seed=1)
