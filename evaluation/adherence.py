@@ -196,9 +196,10 @@ def slope_metrics(
         slope per decade (years), unit or category (sex: women less men), the same with `_real`,
         `_difference` (generated less real) and the names of the references; each with `_low` and
         `_high`. Overall: `slopes` (pairs), `slopes_clear` (those whose real interval leaves out 0),
-        the shares `slopes_recovered` and `slopes_recovered_clear`, `slopes_correlation` and
-        `slopes_gain` (see `correlation_and_gain`; in robust SD of the feature per SD of the
-        condition), these four with `_null`, `_null_low` and `_null_high`, and with the names of
+        the shares `slopes_agree` (the two intervals overlap, the more lenient of the two),
+        `slopes_recovered` and `slopes_recovered_clear`, `slopes_correlation` and `slopes_gain` (see
+        `correlation_and_gain`; in robust SD of the feature per SD of the condition), these five
+        with `_null`, `_null_low` and `_null_high`, and with the names of
         the references.
 
     Raises:
@@ -256,12 +257,15 @@ def agreement(slopes: Slopes, reference: Slopes, unit: np.ndarray) -> dict[str, 
         unit: (M,), what makes slopes comparable with each other.
 
     Returns:
-        `slopes_recovered`, `slopes_recovered_clear`, `slopes_correlation`, `slopes_gain`; see
-        `slope_metrics`. What cannot be had (no pair, no clear pair) is left out.
+        `slopes_agree`, `slopes_recovered`, `slopes_recovered_clear`, `slopes_correlation`,
+        `slopes_gain`; see `slope_metrics`. What cannot be had (no pair, no clear pair) is left out.
     """
     low, high = slopes.minus(reference).interval
     known, holds = np.isfinite(low), (low <= 0) & (high >= 0)
     found = {}
+    if known.any():
+        (low, high), (other_low, other_high) = slopes.interval, reference.interval
+        found["slopes_agree"] = float(((low <= other_high) & (other_low <= high))[known].mean())
     for name, pairs in (("", known), ("_clear", known & reference.clear)):
         if pairs.any():
             found[f"slopes_recovered{name}"] = float(holds[pairs].mean())

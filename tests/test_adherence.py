@@ -171,6 +171,7 @@ def test_a_generator_like_the_real_recovers_as_many_slopes_as_one_half_of_them_d
     metrics = against(1.0)
     assert metrics["slopes"] == 3 * len(SWEPT)
     assert metrics["slopes_recovered"] > 0.85
+    assert metrics["slopes_recovered"] <= metrics["slopes_agree"] <= 1
     assert metrics["slopes_recovered_clear"] > 0.85
     assert metrics["slopes_correlation"] > 0.95
     assert metrics["slopes_gain"] == pytest.approx(1, abs=0.1)
@@ -187,6 +188,7 @@ def test_a_generator_that_ignores_the_conditions_recovers_what_the_mean_beat_doe
     )
     assert metrics["slopes_recovered"] < 0.4
     assert metrics["slopes_recovered_clear"] < 0.3
+    assert metrics["slopes_agree"] < 0.45
     assert metrics["slopes_gain"] == pytest.approx(0, abs=0.1)
     clear = metrics["slopes_clear"] / metrics["slopes"]
     assert metrics["mean_beat_slopes_recovered"] == pytest.approx(1 - clear)

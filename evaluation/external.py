@@ -1,0 +1,97 @@
+"""Another cohort than the one that a model was trained on, checked and made ready to judge it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from config import Config
+
+if TYPE_CHECKING:
+    from data import Cohort, Split
+    from vae import VAE
+
+
+def external_split(model: VAE, config: Config, own: Split) -> tuple[Cohort, Split]:
+    """Another cohort, and a split with all of it as test.
+
+    Raises:
+        CohortError: it does not fit the model, or was trained on.
+    """
+    from data import CohortError, Split, load_cohort
+    from training import check_split, with_targets
+
+    cohort = load_cohort(config.data)
+    target = config.model.target
+    if config.model.task in ("binary", "multiclass") and target in cohort.subjects:
+        expected, received = (
+            sorted(part.subjects[target].dropna().unique(), key=str) for part in (own.train, cohort)
+        )
+        if expected != received:
+            raise CohortError(
+                f"Expected the classes {expected} in {target!r} of {cohort.source}. "
+                f"Received: {received}."
+            )
+    cohort = fitting(model, with_targets(cohort, config.model))
+    seen = {hash(ecg.tobytes()) for part in own[:2] for ecg in part.ecg}
+    shared = sum(hash(ecg.tobytes()) in seen for ecg in cohort.ecg)
+    if shared:
+        raise CohortError(
+            f"{shared} of the {len(cohort)} ECGs of {cohort.source} are training or validation "
+            "ECGs of this run: leave them out. Without --data, its own test split is judged."
+        )
+    cohort = _other_persons(cohort, own)
+    split = Split(own.train, own.validation, cohort)
+    check_split(split, config.model)
+    print(f"{cohort.source}: all {len(cohort)} recordings are test.")
+    return cohort, split
+
+
+def _other_persons(cohort: Cohort, own: Split) -> Cohort:
+    """Two hospitals may both have a patient 1: then the ids of the other cohort get a prefix."""
+    ids = cohort.subjects["patient_id"]
+    both = ids[
+        ids.isin([*own.train.subjects["patient_id"], *own.validation.subjects["patient_id"]])
+    ]
+    if len(both):
+        print(
+            f"{both.nunique()} patient ids, such as {both.iloc[0]!r}, stand in both cohorts and "
+            "are taken as different persons. If they are the same ones, leave them out."
+        )
+        cohort.subjects = cohort.subjects.assign(patient_id="other " + ids)
+    return cohort
+
+
+def fitting(model: VAE, cohort: Cohort) -> Cohort:
+    """The cohort, with a column for each condition, if the model can read it.
+
+    Raises:
+        CohortError, ConditionError: it cannot.
+    """
+    from conditions import ConditionSchema
+    from data import CohortError
+
+    expected = model.leads, model.settings["sampling_rate"], model.ecg_shape[1]
+    received = tuple(cohort.leads), cohort.sampling_rate, cohort.ecg.shape[2]
+    if expected != received:
+        names = "leads", "sampling rate", "samples"
+        wrong = "; ".join(
+            f"{name} {want}, received {have}"
+            for name, want, have in zip(names, expected, received, strict=True)
+            if want != have
+        )
+        raise CohortError(f"{cohort.source} does not fit the model. Expected {wrong}.")
+    schema = model.schema or ConditionSchema([])
+    columns = cohort.subjects.reindex(columns=list(schema.names))
+    unknown = [name for name in schema.names if columns[name].isna().all()]
+    if unknown and (schema.encoding == "raw" or getattr(model, "task", None) == "cox"):
+        raise CohortError(
+            f"{cohort.source} has no {', '.join(unknown)}, which this model has to be told."
+        )
+    if unknown:
+        print(f"{cohort.source} has no {', '.join(unknown)}: unknown to the model.")
+        cohort.subjects = cohort.subjects.assign(**dict.fromkeys(unknown, np.nan))
+    known = [one for one in schema.conditions if one.name not in unknown]
+    ConditionSchema(known, schema.encoding).check(cohort.subjects)
+    return cohort
