@@ -1,9 +1,7 @@
 """Figures that a cardiologist can read: ECGs on paper, and how a model was trained and judged.
 
-ECGs follow the recommendations for standardisation (Kligfield et al. 2007,
-doi 10.1161/CIRCULATIONAHA.106.180200): 10 mm/mV, 1 mm and 5 mm lines, a 1 mV calibration pulse, the
-twelve leads in three rows and four columns. Paper speed is 50 mm/s, the faster of the two usual
-ones, because a median beat lasts 800 ms. One millimetre of paper is one millimetre of the figure.
+ECGs stand on the paper of `paper.py`, in three rows and four columns. Paper speed is 50 mm/s, the
+faster of the two usual ones, because a median beat lasts 800 ms.
 
 Every function gives back a `matplotlib.figure.Figure`, drawn without pyplot: no window, no global
 state. Colours are those of Okabe and Ito, told apart with any colour vision.
@@ -13,8 +11,7 @@ Dims: M overlaid beats, L leads, T samples, Z latent dimensions.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from itertools import cycle, islice
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -24,27 +21,19 @@ from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import ListedColormap, Normalize
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from data.cohort import LEADS, SAMPLING_RATE
 from evaluation.latent import ACTIVE_KL_NATS, kl_per_dimension
+from evaluation.paper import BLACK, GAIN, MM, SPEED, Sheet, cycled, heading, in_columns, lay_out
 
-SPEED = 50.0  # mm/s
-GAIN = 10.0  # mm/mV
 DPI = 135  # a 12-lead figure of 190 mm is 1010 pixels wide
 
-BLACK, VERMILION, BLUE, GREEN = "#000000", "#D55E00", "#0072B2", "#009E73"
+VERMILION, BLUE, GREEN = "#D55E00", "#0072B2", "#009E73"
 ORANGE, SKY, PURPLE, GREY = "#E69F00", "#56B4E9", "#CC79A7", "#7F7F7F"
 PALETTE = (BLACK, VERMILION, BLUE, GREEN, PURPLE, ORANGE, SKY, GREY)
 TRAVERSAL = {-2: BLUE, -1: SKY, 0: BLACK, 1: ORANGE, 2: VERMILION}  # SD -> colour
-PAPER, FINE_LINE, BOLD_LINE = "#FFFAFA", "#F8DCDC", "#EFB8B8"
 
-MM = 1 / 25.4  # inches
-MARGIN = 10.0  # mm, left of the first column: holds the calibration pulse
-GAP = 5.0  # mm, between columns: the lead's name stands there
-REACH = 50.0  # mm, farthest that a row makes room for, up or down
-HEADER, FOOTER = 9.0, 7.0  # mm, above and below the paper
 ENDS = ("", "_low", "_high")  # a metric and its interval
 
 
@@ -76,10 +65,10 @@ def plot_ecg(
         The figure; its first axes is the paper, in millimetres.
     """
     beats = ecg[None] if ecg.ndim == 2 else ecg
-    sheet = _Sheet(_in_columns(beats, leads), sampling_rate, speed, gain)
-    figure, (paper,) = _figure([sheet])
-    sheet.draw(paper, _cycled(colors, len(beats)))
-    _heading(paper, title, labels, colors)
+    sheet = Sheet(in_columns(beats, leads), sampling_rate, speed, gain)
+    figure, (paper,) = lay_out([[sheet]])
+    sheet.draw(paper, cycled(colors, len(beats)))
+    heading(paper, title, labels, colors)
     return figure
 
 
@@ -105,11 +94,11 @@ def plot_reconstructions(
     """
     colors = (BLACK, VERMILION)
     pairs = np.stack([real, reconstructed], axis=1)  # (M, 2, L, T)
-    sheets = [_Sheet(_in_columns(pair, leads), sampling_rate) for pair in pairs]
-    figure, papers = _figure(sheets)
+    sheets = [Sheet(in_columns(pair, leads), sampling_rate) for pair in pairs]
+    figure, papers = lay_out([[sheet] for sheet in sheets])
     for sheet, paper, title in zip(sheets, papers, titles or [""] * len(sheets), strict=True):
         sheet.draw(paper, colors, widths=(1.6, 0.8))  # the real one shows on both sides
-        _heading(paper, title, ("real", "reconstructed"), colors)
+        heading(paper, title, ("real", "reconstructed"), colors)
     return figure
 
 
@@ -143,10 +132,10 @@ def plot_sweep(
     values = np.asarray(values, np.float64)[order]
     # The bright end of viridis is left out: it is lost on pale paper.
     colors = colormaps["viridis"](np.linspace(0, 0.85, len(values)))
-    sheet = _Sheet(_in_columns(ecgs[order], leads), sampling_rate)
-    figure, (paper,) = _figure([sheet], footer=16.0)
+    sheet = Sheet(in_columns(ecgs[order], leads), sampling_rate)
+    figure, (paper,) = lay_out([[sheet]], footer=16.0)
     sheet.draw(paper, colors)
-    _heading(paper, title, (), colors)
+    heading(paper, title, (), colors)
     _color_scale(figure, values, colors, f"{name} ({unit})" if unit else name)
     return figure
 
@@ -196,10 +185,10 @@ def plot_traversal(
         [(f"z{dim} {lead}", ecg[row, :, list(leads).index(lead)]) for lead in picked]
         for row, dim in enumerate(chosen)
     ]
-    sheet = _Sheet(rows, sampling_rate, notes=[f"KL {kl[dim]:.2g} nat" for dim in chosen])
-    figure, (paper,) = _figure([sheet])
+    sheet = Sheet(rows, sampling_rate, notes=[f"KL {kl[dim]:.2g} nat" for dim in chosen])
+    figure, (paper,) = lay_out([[sheet]])
     sheet.draw(paper, list(TRAVERSAL.values()))
-    _heading(
+    heading(
         paper,
         "Latent traversal",
         [f"{step:+d} SD" if step else "mean" for step in TRAVERSAL],
@@ -233,7 +222,7 @@ def plot_history(history: pd.DataFrame) -> Figure:
         ):
             if column in numbers:
                 axes.plot(epochs, numbers[column], style, color=color, label=label, linewidth=1.3)
-        _plain(axes, name.replace("_", " "))
+        plain(axes, name.replace("_", " "))
         axes.set_xlabel("epoch")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=5))
         _cut_start(axes, numbers[[c for c in (name, f"val_{name}") if c in numbers]].to_numpy())
@@ -258,7 +247,7 @@ def plot_latent(kl: Sequence[float]) -> Figure:
     axes.axhline(ACTIVE_KL_NATS, color=VERMILION, linewidth=1, linestyle="--")
     axes.set_xticks(range(len(kl)), [f"z{number}" for number in order])
     active = int((kl > ACTIVE_KL_NATS).sum())
-    _plain(axes, f"{active} of {len(kl)} dimensions above {ACTIVE_KL_NATS} nat (dashed line)")
+    plain(axes, f"{active} of {len(kl)} dimensions above {ACTIVE_KL_NATS} nat (dashed line)")
     axes.set_ylabel("KL (nat)")
     axes.margins(y=0.12)
     return figure
@@ -293,7 +282,7 @@ def plot_error_by_lead(metrics: Mapping[str, float], leads: Sequence[str] = LEAD
             )
         names = [part.upper() for part in parts] if title == "segment" else parts
         axes.set_xticks(range(len(parts)), names)
-        _plain(axes, f"by {title}")
+        plain(axes, f"by {title}")
         axes.grid(axis="y", color="#E5E5E5")
         axes.set_axisbelow(True)
     panels[0].set_ylabel("mean absolute error (µV)")
@@ -311,126 +300,6 @@ def save(figure: Figure, path: str | Path, dpi: int = DPI) -> None:
     partial.replace(path)
 
 
-class _Sheet:
-    """A sheet of ECG paper: rows of named panels, in millimetres.
-
-    Args:
-        rows: of (name, (M, T) mV).
-        sampling_rate: Hz.
-        speed: mm/s.
-        gain: mm/mV.
-        notes: one text per row, written under its first name.
-    """
-
-    def __init__(
-        self,
-        rows: Sequence[Sequence[tuple[str, np.ndarray]]],
-        sampling_rate: float,
-        speed: float = SPEED,
-        gain: float = GAIN,
-        notes: Sequence[str] = (),
-    ) -> None:
-        self.rows, self.speed, self.gain, self.notes = rows, speed, gain, notes
-        self.sampling_rate = sampling_rate
-        samples = rows[0][0][1].shape[-1]
-        self.panel = _whole_squares(samples / sampling_rate * speed) + GAP
-        self.width = MARGIN + max(len(row) for row in rows) * self.panel
-        self.baselines, depth = [], 0.0
-        for row in rows:
-            values = np.concatenate([beats.ravel() for _, beats in row])
-            values = gain * values[np.isfinite(values)]
-            up = max(values.max(initial=0) + 1, gain + 1)  # the pulse has to fit
-            down = max(-values.min(initial=0) + 1, 4)
-            self.baselines.append(-(depth + _whole_squares(min(up, REACH))))
-            depth = -self.baselines[-1] + _whole_squares(min(down, REACH))
-        self.height = depth
-        self.baselines = [depth + baseline for baseline in self.baselines]  # from the bottom up
-
-    def draw(self, paper: Axes, colors: Sequence, widths: Sequence[float] = (1.1,)) -> None:
-        """Draws grid, calibration pulses, names and beats."""
-        paper.set(xlim=(0, self.width), ylim=(0, self.height), aspect="equal", facecolor=PAPER)
-        paper.set(xticks=[], yticks=[])
-        paper.spines[:].set_color(BOLD_LINE)
-        for step, color, width in ((1, FINE_LINE, 0.4), (5, BOLD_LINE, 0.6)):
-            style = {"colors": color, "linewidths": width, "zorder": 0}
-            paper.vlines(np.arange(0, self.width + step, step), 0, self.height, **style)
-            paper.hlines(np.arange(0, self.height + step, step), 0, self.width, **style)
-        for number, (row, baseline) in enumerate(zip(self.rows, self.baselines, strict=True)):
-            self._draw_pulse(paper, baseline)
-            for column, (name, beats) in enumerate(row):
-                left = MARGIN + column * self.panel
-                paper.text(left - 2, baseline + 6, name, weight="bold", fontsize=9)
-                if column == 0 and self.notes:
-                    paper.text(left - 2, baseline + 3.5, self.notes[number], fontsize=7)
-                x = left + np.arange(beats.shape[-1]) / self.sampling_rate * self.speed
-                for beat, color, width in zip(beats, colors, cycle(widths), strict=False):
-                    y = baseline + self.gain * beat
-                    paper.plot(x, y, color=color, linewidth=width, gid=name)
-        paper.annotate(
-            f"{self.speed:g} mm/s, {self.gain:g} mm/mV, pulse 1 mV",
-            xy=(0, 0),
-            xytext=(0, -4),
-            textcoords="offset points",
-            va="top",
-            fontsize=8,
-        )
-
-    def _draw_pulse(self, paper: Axes, baseline: float) -> None:
-        x = np.array([0.5, 1.5, 1.5, 6.5, 6.5, 7.5])
-        y = baseline + self.gain * np.array([0, 0, 1, 1, 0, 0])
-        paper.plot(x, y, color=BLACK, linewidth=0.9, gid="calibration")
-
-
-def _in_columns(beats: np.ndarray, leads: Sequence[str]) -> list[list[tuple[str, np.ndarray]]]:
-    """(M, L, T) as rows of four panels, the leads running down the columns."""
-    if beats.ndim != 3 or beats.shape[1] != len(leads):
-        raise ValueError(
-            f"Expected beats of shape (M, {len(leads)}, T) or ({len(leads)}, T) for the leads "
-            f"{tuple(leads)}. Received: {beats.shape}."
-        )
-    rows = -(-len(leads) // 4)
-    return [
-        [(leads[lead], beats[:, lead]) for lead in range(row, len(leads), rows)]
-        for row in range(rows)
-    ]
-
-
-def _figure(sheets: Sequence[_Sheet], footer: float = FOOTER) -> tuple[Figure, list[Axes]]:
-    """A figure at true scale with one axes per sheet, one above the other."""
-    width = max(sheet.width for sheet in sheets) + 2
-    height = sum(HEADER + sheet.height + footer for sheet in sheets)
-    figure = Figure(figsize=(width * MM, height * MM), facecolor="white")
-    papers, top = [], height
-    for sheet in sheets:
-        bottom = top - HEADER - sheet.height
-        box = (1 / width, bottom / height, sheet.width / width, sheet.height / height)
-        papers.append(figure.add_axes(box))
-        top = bottom - footer
-    return figure, papers
-
-
-def _heading(paper: Axes, title: str, labels: Iterable[str], colors: Iterable) -> None:
-    """A title on the left and a legend on the right, above the paper."""
-    paper.set_title(title, loc="left", fontsize=10)
-    labels = list(labels)
-    if labels:
-        lines = [
-            Line2D([], [], color=color, linewidth=2, label=label)
-            for label, color in zip(labels, _cycled(colors, len(labels)), strict=True)
-        ]
-        paper.legend(
-            handles=lines,
-            loc="lower right",
-            bbox_to_anchor=(1, 1),
-            ncols=len(lines),
-            frameon=False,
-            fontsize=9,
-            borderaxespad=0.2,
-            handlelength=1.2,
-            columnspacing=1.0,
-        )
-
-
 def _color_scale(figure: Figure, values: np.ndarray, colors: np.ndarray, label: str) -> None:
     """A horizontal scale with one field per value, in the footer."""
     fields = np.arange(len(values))
@@ -443,7 +312,8 @@ def _color_scale(figure: Figure, values: np.ndarray, colors: np.ndarray, label: 
     axes.text(-0.02, 0.5, label, transform=axes.transAxes, ha="right", va="center", fontsize=9)
 
 
-def _plain(axes: Axes, title: str) -> None:
+def plain(axes: Axes, title: str) -> None:
+    """A title on the left, and a frame at the left and below only."""
     axes.set_title(title, fontsize=10, loc="left")
     axes.spines[["top", "right"]].set_visible(False)
     axes.tick_params(labelsize=8)
@@ -464,12 +334,3 @@ def _baseline_name(prefix: str) -> str:
     if not prefix:
         return "model"
     return prefix.rstrip("_").replace("pca", "PCA-").replace("_", " ")
-
-
-def _cycled(colors: Iterable, count: int) -> list:
-    return list(islice(cycle(colors), count))
-
-
-def _whole_squares(mm: float) -> float:
-    """Rounded up to whole 5 mm squares."""
-    return 5 * np.ceil(mm / 5 - 1e-9)

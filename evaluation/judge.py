@@ -23,7 +23,14 @@ from evaluation.adherence import (
     sweep_values,
 )
 from evaluation.counterfactuals import specificity_metrics
+from evaluation.examples import chosen_conditions, in_words, nearest_subjects
 from evaluation.features import measure
+from evaluation.generator_figures import (
+    plot_beside_real,
+    plot_conditions,
+    plot_slopes,
+    plot_specificity,
+)
 from evaluation.latent import latent_metrics, probe_targets
 from evaluation.prediction import prediction_metrics
 from evaluation.privacy import privacy_metrics
@@ -106,6 +113,7 @@ def evaluate(
         )
     drawn = _examples(test, reconstruction, settings.examples)
     drawn |= _sweeps(model, split.train.subjects)
+    drawn |= _generator_figures(model, split, metrics["adherence"], settings.seed)
     if task == "cox":
         drawn |= _risk_figures(model, split, metrics["survival"])
     drawn["error_by_lead"] = figures.plot_error_by_lead(metrics["reconstruction"], test.leads)
@@ -243,6 +251,46 @@ def _examples(test: Cohort, reconstruction: np.ndarray, count: int) -> dict[str,
             sampling_rate=test.sampling_rate,
         )
     }
+
+
+def _generator_figures(
+    model: VAE, split: Split, adherence: dict[str, float], seed: int
+) -> dict[str, Figure]:
+    """Conditions, ECGs generated at some of them beside real ones, and how these are followed."""
+    parts = {"training": split.train.subjects, "test": split.test.subjects}
+    drawn = {"slopes": plot_slopes(adherence), "specificity": plot_specificity(adherence)}
+    wanted = chosen_conditions(model.schema, split.train.subjects)
+    if wanted:
+        drawn["conditions"] = plot_conditions(model.schema, parts)
+        drawn["generated_grid"] = _beside_real(model, split, wanted, seed)
+    return {name: figure for name, figure in drawn.items() if figure is not None}
+
+
+def _beside_real(model: VAE, split: Split, wanted: list[dict], seed: int) -> Figure:
+    """An ECG generated at each choice of conditions beside the nearest real subject."""
+    schema, test = model.schema, split.test
+    both = test.subjects, split.train.subjects
+    subjects = pd.DataFrame(
+        {name: [*both[0][name], *both[1][name]] for name in ("subject_id", *schema.names)}
+    )
+    rows = nearest_subjects(schema, wanted, subjects)
+    real = [test.ecg[r] if r < len(test) else split.train.ecg[r - len(test)] for r in rows]
+    titles = [
+        (
+            f"Generated: {in_words(schema, values)}",
+            f"Real, {'test' if row < len(test) else 'training'} subject "
+            f"{subjects['subject_id'][row]}: {in_words(schema, subjects.loc[row])}",
+        )
+        for values, row in zip(wanted, rows, strict=True)
+    ]
+    columns = {name: [values[name] for values in wanted] for name in schema.names}
+    return plot_beside_real(
+        model.generate(len(wanted), seed, **columns),
+        np.stack(real),
+        titles,
+        leads=test.leads,
+        sampling_rate=test.sampling_rate,
+    )
 
 
 def _sweeps(model: VAE, subjects: pd.DataFrame) -> dict[str, Figure]:
