@@ -85,7 +85,7 @@ def weak_parts(metrics: Metrics) -> Iterable[Finding]:
 
 
 def latent_in_use(metrics: Metrics) -> Iterable[Finding]:
-    """Dimensions in use, and whether the prior fits."""
+    """Dimensions in use, and whether the codes of test subjects are like those of training."""
     m = metrics.get("latent", {})
     if not {"active_units_kl", "dimensions"} <= m.keys():
         return
@@ -108,8 +108,9 @@ def latent_in_use(metrics: Metrics) -> Iterable[Finding]:
     ]
     if distant:
         yield Finding(
-            "The codes of real subjects are not distributed as the standard normal prior in "
-            f"{_listed(distant)}: codes drawn from N(0, I) may give ECGs unlike real ones.",
+            f"The codes of test subjects do not have mean 0 and SD 1 in {_listed(distant)}, as those "
+            "of training subjects have: chance of few test subjects, or codes that fit the training "
+            "ones better.",
             True,
         )
 
