@@ -108,9 +108,9 @@ def latent_in_use(metrics: Metrics) -> Iterable[Finding]:
     ]
     if distant:
         yield Finding(
-            f"The codes of test subjects do not have mean 0 and SD 1 in {_listed(distant)}, as those "
-            "of training subjects have: chance of few test subjects, or codes that fit the training "
-            "ones better.",
+            f"The codes of test subjects do not have mean 0 and SD 1 in {_listed(distant)}, as "
+            "those of training subjects have: chance of few test subjects, or codes that fit the "
+            "training ones better.",
             True,
         )
 
