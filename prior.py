@@ -6,7 +6,7 @@ conditions. Where the prior puts samples that no subject is near, generated ECGs
 ones; what it leaves out of the conditions, they follow too weakly. Fitting the density after
 training puts that right and leaves the network alone (Ghosh et al. 2020, arXiv 1903.12436).
 
-Dims: N subjects, C conditions as encoded, Q terms of second order, K components, Z latent.
+Dims: N subjects, C conditions as encoded, K components, Z latent.
 """
 
 from __future__ import annotations
@@ -94,8 +94,8 @@ def fit_mixture(z: np.ndarray, components: int = COMPONENTS, seed: int = 0) -> M
 class Prior(NamedTuple):
     """z = mean(c) + sd(c) * u, with u from a mixture of Gaussians."""
 
-    mean: np.ndarray  # (Q, Z), on `second_order` terms
-    log_sd: np.ndarray  # (1 + C, Z), on a constant and the conditions
+    mean: np.ndarray  # (1 + C, Z), on a constant and the conditions
+    log_sd: np.ndarray  # (1 + C, Z), likewise
     weights: np.ndarray  # (K,)
     means: np.ndarray  # (K, Z)
     factors: np.ndarray  # (K, Z, Z)
@@ -119,9 +119,8 @@ class Prior(NamedTuple):
         return Mixture(self.weights, self.means, self.factors)
 
     def _moments(self, conditions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        conditions = np.asarray(conditions, np.float64)
-        log_sd = self.log_sd[0] + conditions @ self.log_sd[1:]
-        return second_order(conditions) @ self.mean, np.exp(log_sd)
+        design = _with_constant(conditions)
+        return design @ self.mean, np.exp(design @ self.log_sd)
 
     def to_dict(self) -> dict:
         """Plain lists, for JSON."""
@@ -139,9 +138,8 @@ class Prior(NamedTuple):
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(f"This is no description of a prior: {error!r}.") from error
         z, c = latent_dim, condition_dim
-        terms = 1 + c + c * (c + 1) // 2
         k = len(prior.weights) if prior.weights.ndim else 0
-        expected = ((terms, z), (1 + c, z), (k,), (k, z), (k, z, z))
+        expected = ((1 + c, z), (1 + c, z), (k,), (k, z), (k, z, z))
         shapes = tuple(part.shape for part in prior)
         finite = all(np.isfinite(part).all() for part in prior)
         if not k or shapes != expected or not finite or not (prior.weights > 0).all():
@@ -154,21 +152,17 @@ class Prior(NamedTuple):
 
 def standard_normal(latent_dim: int, condition_dim: int) -> Prior:
     """N(0, I), whatever the conditions."""
-    terms = second_order(np.zeros((1, condition_dim))).shape[1]
-    return Prior(
-        np.zeros((terms, latent_dim)),
-        np.zeros((1 + condition_dim, latent_dim)),
-        np.ones(1),
-        np.zeros((1, latent_dim)),
-        np.eye(latent_dim)[None],
-    )
+    nothing = np.zeros((1 + condition_dim, latent_dim))
+    return Prior(nothing, nothing, np.ones(1), np.zeros((1, latent_dim)), np.eye(latent_dim)[None])
 
 
 def fit_prior(z: np.ndarray, conditions: np.ndarray, seed: int = 0) -> Prior:
     """Fits mean and spread of the latent on the conditions, and a mixture to what is left.
 
-    The mean is a ridge regression on second-order terms, the log of the spread one on the
-    conditions themselves, by Fisher scoring (Harvey 1976, Econometrica 44:461-465).
+    The mean is a ridge regression on the conditions, and so is the log of the spread, by Fisher
+    scoring (Harvey 1976, Econometrica 44:461-465). Squares and products were tried: they gained
+    nothing on the simulated cohort, and on PTB-XL they turned the effect of age on S in V2 around,
+    since what few records with a known BMI do by chance was taken for a law.
 
     Args:
         z: (N, Z) latents, one row per subject, drawn from the posteriors.
@@ -178,28 +172,24 @@ def fit_prior(z: np.ndarray, conditions: np.ndarray, seed: int = 0) -> Prior:
     Returns:
         Prior.
     """
-    z, conditions = np.asarray(z, np.float64), np.asarray(conditions, np.float64)
-    terms = second_order(conditions)
-    mean = _ridge(terms, z)
-    rest = z - terms @ mean
-    plain = terms[:, : 1 + conditions.shape[1]]
-    log_sd = np.zeros((plain.shape[1], z.shape[1]))
+    z, design = np.asarray(z, np.float64), _with_constant(conditions)
+    mean = _ridge(design, z)
+    rest = z - design @ mean
+    log_sd = np.zeros_like(mean)
     log_sd[0] = 0.5 * np.log((rest**2).mean(axis=0))
     for _ in range(ROUNDS):
-        u = rest / np.exp(plain @ log_sd)
-        log_sd += _ridge(plain, (u**2 - 1) / 2, log_sd)
-    return Prior(mean, log_sd, *fit_mixture(rest / np.exp(plain @ log_sd), seed=seed))
+        u = rest / np.exp(design @ log_sd)
+        log_sd += _ridge(design, (u**2 - 1) / 2, log_sd)
+    return Prior(mean, log_sd, *fit_mixture(rest / np.exp(design @ log_sd), seed=seed))
 
 
-def second_order(conditions: np.ndarray) -> np.ndarray:
-    """A constant, the conditions, their squares and products: (N, C) -> (N, Q)."""
-    row, column = np.triu_indices(conditions.shape[1])
-    products = conditions[:, row] * conditions[:, column]
-    return np.concatenate([np.ones((len(conditions), 1)), conditions, products], axis=1)
+def _with_constant(conditions: np.ndarray) -> np.ndarray:
+    """(N, C) -> (N, 1 + C), a constant before the conditions."""
+    return np.concatenate([np.ones((len(conditions), 1)), conditions], axis=1, dtype=np.float64)
 
 
 def _ridge(x: np.ndarray, y: np.ndarray, start: np.ndarray | float = 0.0) -> np.ndarray:
-    """What to add to coefficients of x (N, Q) so that y (N, Z) fits; the sum is penalised.
+    """What to add to coefficients of x (N, 1 + C) so that y (N, Z) fits; the sum is penalised.
 
     The first column of x is constant and not penalised.
     """
