@@ -18,6 +18,7 @@ import pandas as pd
 
 KINDS = ("continuous", "binary", "categorical")
 ENCODINGS = ("standard", "raw")
+LARGEST = 1e30  # of a value; float32 ends at 3e38
 
 
 class ConditionError(ValueError):
@@ -80,7 +81,7 @@ class Condition:
         """
         if self.kind == "continuous":
             numbers = pd.to_numeric(column, errors="coerce").to_numpy(np.float64)
-            wrong = np.isnan(numbers) & column.notna().to_numpy() | np.isinf(numbers)
+            wrong = np.isnan(numbers) & column.notna().to_numpy() | (np.abs(numbers) > LARGEST)
             expected = f"a number{f' of {self.unit}' if self.unit else ''}"
         else:
             position = {name: number for number, name in enumerate(self.categories)}
@@ -127,6 +128,9 @@ class ConditionSchema:
             raise ConditionError(f"Each condition needs its own name. Received {names}.")
         self.encoding = encoding
         self.scaling = {name: (float(m), float(s)) for name, (m, s) in (scaling or {}).items()}
+        for name, (mean, sd) in self.scaling.items():
+            if not (np.isfinite(mean) and 0 < sd < np.inf):
+                raise ConditionError(f"{name}: no scaling of mean {mean} and SD {sd} is possible.")
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -210,14 +214,15 @@ class ConditionSchema:
         Args:
             values: a table or mapping of columns or scalars; a condition left out, None or NaN is
                 unknown. Other columns of a table are ignored, other keys of a mapping are an error.
-                An array (N, C) is taken as encoded already.
+                An array (N, C) is taken as encoded already; in it, nothing may be missing.
             n: number of rows, where only scalars are given.
 
         Returns:
             (N, C) float32.
 
         Raises:
-            ConditionError: unknown name, wrong type, or a missing value under "raw".
+            ConditionError: unknown name, wrong type, a missing value under "raw", NaN or infinity
+                in an array, or a column that is a condition but for capitals or spaces.
 
         Warns:
             UserWarning: a value lies outside the plausible range of its condition.
@@ -228,9 +233,10 @@ class ConditionSchema:
                     f"Expected encoded conditions of shape (N, {self.dim}) for {self.names}. "
                     f"Received: {values.shape}."
                 )
-            return values.astype(np.float32)
+            return finite_numbers(values, np.repeat(self.names, self.widths))
         if not isinstance(values, pd.DataFrame):
             values = self._table(values, n)
+        self._refuse_lookalikes(values)
         parts = [np.zeros((len(values), 0), np.float32)]
         for condition, width in zip(self.conditions, self.widths, strict=True):
             if condition.name in values:
@@ -239,6 +245,17 @@ class ConditionSchema:
                 codes = np.full(len(values), np.nan)
             parts.append(self._encode_one(condition, codes, width))
         return np.concatenate(parts, axis=1)
+
+    def _refuse_lookalikes(self, values: pd.DataFrame) -> None:
+        """A column `Age` is not ignored as other columns are: the age would silently be unknown."""
+        wanted = {name.lower(): name for name in self.names if name not in values}
+        for column in values:
+            name = wanted.get(str(column).strip().lower())
+            if name is not None:
+                raise ConditionError(
+                    f"Expected a column {name!r}. Received {column!r}: rename it, or take it out "
+                    "if it is something else."
+                )
 
     def _table(self, values: Mapping[str, object], n: int | None) -> pd.DataFrame:
         """A mapping of scalars and equally long columns as a table."""
@@ -310,6 +327,31 @@ class ConditionSchema:
             raise
         except (KeyError, TypeError, AttributeError, ValueError) as error:
             raise ConditionError(f"This is no description of conditions: {error!r}.") from error
+
+
+def finite_numbers(encoded: np.ndarray, names: Sequence[str] | None = None) -> np.ndarray:
+    """Encoded conditions (N, C) as float32.
+
+    Args:
+        encoded: (N, C).
+        names: of the C columns, for the message.
+
+    Raises:
+        ConditionError: NaN, infinity, or no numbers at all.
+    """
+    if encoded.dtype.kind not in "fiub":
+        raise ConditionError(f"Expected encoded conditions as numbers. Received: {encoded.dtype}.")
+    with np.errstate(over="ignore"):  # what float32 cannot hold is infinite, and refused
+        numbers = encoded.astype(np.float32)
+    finite = np.isfinite(numbers)
+    if not finite.all():
+        row, column = np.argwhere(~finite)[0]
+        name = f"column {column}" if names is None else names[column]
+        raise ConditionError(
+            f"Encoded conditions: {name} is {encoded[row, column]:g} in row {row}. Give a table or "
+            "names with values instead: they may have gaps."
+        )
+    return numbers
 
 
 def _name(subjects: pd.DataFrame | None, row: int) -> str:

@@ -11,7 +11,8 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
-from typing import Literal, TypeVar, get_args, get_origin, get_type_hints
+from types import UnionType
+from typing import Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from conditions import Condition
 
@@ -73,7 +74,7 @@ class DataConfig:
     """Processes that prepare median beats; 0 is one per core."""
 
     def __post_init__(self) -> None:
-        _check_choices("data", self)
+        _check_types("data.", self)
         _check(self.source == "synthetic" or self.path is not None, "data.path", "a path", None)
         _check(self.subjects >= 20, "data.subjects", "at least 20", self.subjects)
         _check(self.seed >= 0, "data.seed", "0 or more", self.seed)
@@ -130,11 +131,14 @@ class ModelConfig:
     """How the Cox partial likelihood treats simultaneous events."""
 
     def __post_init__(self) -> None:
+        _check_types("model.", self)
         sizes = {len(self.conv_filters), len(self.conv_kernels), len(self.conv_paddings)}
         _check(len(sizes) == 1 and 0 not in sizes, "model.conv_*", "one entry per layer", sizes)
-        _check_choices("model", self)
         size, dropout = self.latent_space_dim, self.condition_dropout
         _check(size > 0, "model.latent_space_dim", "1 or more", size)
+        _check(min(self.hidden, default=1) > 0, "model.hidden", "widths above 0", self.hidden)
+        level = 1.0 if isinstance(self.noise, str) else self.noise
+        _check(level > 0, "model.noise", "a number of mV above 0", self.noise)
         _check(0 <= dropout < 1, "model.condition_dropout", "in [0, 1)", dropout)
         _check(self.kl_weight >= 0, "model.kl_weight", "0 or more", self.kl_weight)
         _check(self.free_bits >= 0, "model.free_bits", "0 or more", self.free_bits)
@@ -179,15 +183,14 @@ class TrainingConfig:
     """Keras's precision policy; float32 on a CPU."""
 
     def __post_init__(self) -> None:
-        _check_choices("training", self)
+        _check_types("training.", self)
         for name in ("epochs", "batch_size", "kl_epochs"):
             value = getattr(self, name)
             _check(value >= 1, f"training.{name}", "1 or more", value)
         for name in ("patience", "augmentation", "gradient_norm", "seed"):
             value = getattr(self, name)
             _check(value >= 0, f"training.{name}", "0 or more", value)
-        good = 0 < self.learning_rate < math.inf
-        _check(good, "training.learning_rate", "above 0", self.learning_rate)
+        _check(self.learning_rate > 0, "training.learning_rate", "above 0", self.learning_rate)
         started = self.warm_start is not None or not self.freeze
         _check(started, "training.warm_start", "a folder, to freeze what comes from it", None)
 
@@ -206,6 +209,7 @@ class EvaluationConfig:
     """Of resampling and of generated ECGs."""
 
     def __post_init__(self) -> None:
+        _check_types("evaluation.", self)
         _check(self.bootstrap >= 100, "evaluation.bootstrap", "at least 100", self.bootstrap)
         _check(self.generated >= 2, "evaluation.generated", "2 or more", self.generated)
         _check(self.examples >= 1, "evaluation.examples", "1 or more", self.examples)
@@ -224,6 +228,7 @@ class Config:
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
 
     def __post_init__(self) -> None:
+        _check_types("", self)
         plain = re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", self.run) is not None
         _check(plain, "run", "a name of letters, digits, '.', '_' and '-'", self.run)
         watched = self.training.watch == "objective" or self.model.task == "cox"
@@ -237,12 +242,37 @@ def _check(true: bool, name: str, expected: str, received: object) -> None:
         raise ConfigError(f"{name}: expected {expected}. Received: {received!r}.")
 
 
-def _check_choices(name: str, section: object) -> None:
-    """Checks fields with a few allowed values; the command line does, an edited file does not."""
+def _check_types(prefix: str, section: object) -> None:
+    """Checks the type of each field; the command line does, an edited file does not."""
     for setting, kind in get_type_hints(type(section)).items():
-        if get_origin(kind) is Literal:
-            choices, value = get_args(kind), getattr(section, setting)
-            _check(value in choices, f"{name}.{setting}", f"one of {choices}", value)
+        value = getattr(section, setting)
+        expected = f"one of {get_args(kind)}" if get_origin(kind) is Literal else _called(kind)
+        _check(_fits(kind, value), prefix + setting, expected, value)
+
+
+def _fits(kind: object, value: object) -> bool:
+    """Whether a value is of the type of a field. A number is finite, and True is none."""
+    origin, parts = get_origin(kind), get_args(kind)
+    if origin is Literal:
+        return value in parts
+    if origin in (Union, UnionType):
+        return any(_fits(part, value) for part in parts)
+    if origin is tuple:
+        if not isinstance(value, tuple):
+            return False
+        parts = parts[:1] * len(value) if parts[-1] is Ellipsis else parts
+        return len(value) == len(parts) and all(map(_fits, parts, value))
+    if kind in (int, float):
+        number = isinstance(value, (int, kind)) and not isinstance(value, bool)
+        return number and math.isfinite(value)
+    return isinstance(value, kind)
+
+
+def _called(kind: object) -> str:
+    """A type as a message calls it."""
+    plain = {int: "a whole number", float: "a finite number", bool: "True or False", str: "a text"}
+    name = getattr(kind, "__name__", "") if get_origin(kind) is None else ""
+    return plain.get(kind) or re.sub(r"pathlib\.|typing\.", "", name or str(kind))
 
 
 def to_dict(config: object) -> dict:

@@ -211,7 +211,7 @@ def _read_json(file: Path) -> dict:
     """What a run wrote about itself."""
     try:
         found = json.loads(file.read_text("utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise RunError(f"{file} is damaged ({error}). {ELSEWHERE}") from error
     if not isinstance(found, dict):
         raise RunError(f"{file} does not describe a run. {ELSEWHERE}")

@@ -15,6 +15,7 @@ import time
 from copy import copy
 from pathlib import Path
 from typing import NamedTuple
+from zipfile import BadZipFile
 
 import keras
 import numpy as np
@@ -176,7 +177,8 @@ class FullSplit(keras.callbacks.Callback):
         time, event = self.samples.target.T
         log_hazard = self.model.predict_log_hazard(self.samples.ecg, self.samples.conditions)
         if not np.isfinite(log_hazard).all():
-            raise TrainingError(f"The log hazard became NaN or infinite in epoch {epoch + 1}.")
+            logs["val_log_hazard"] = math.nan  # `Checkpoint` stops here, and says what is kept
+            return
         negative = -partial_log_likelihood(log_hazard, time, event, self.model.settings["ties"])
         logs["val_partial_likelihood"] = negative / event.sum()
         logs["val_c_index"] = concordance_index(time, -log_hazard, event)
@@ -212,16 +214,28 @@ class Checkpoint(keras.callbacks.Callback):
         return [*self.model.variables, *self.model.optimizer.variables]
 
     def restore(self, model: VAE) -> int:
-        """Puts the model where the file left it; returns the number of finished epochs."""
+        """Puts the model where the file left it; returns the number of finished epochs.
+
+        Raises:
+            TrainingError: the file is damaged.
+        """
         if not self.path.is_file():
             return 0
         self.set_model(model)
         model.optimizer.build(model.trainable_variables)
-        with np.load(self.path, allow_pickle=False) as saved:
-            self.history = json.loads(str(saved["history"]))
-            self.best = [saved[f"best{number}"] for number in range(len(model.weights))]
-            for number, variable in enumerate(self._variables()):
-                variable.assign(saved[f"last{number}"])
+        try:
+            with self.path.open("rb") as file, np.load(file, allow_pickle=False) as saved:
+                history = json.loads(str(saved["history"]))
+                best = [saved[f"best{number}"] for number in range(len(model.weights))]
+                last = [saved[f"last{number}"] for number in range(len(self._variables()))]
+            for variable, value in zip(self._variables(), last, strict=True):
+                variable.assign(value)
+        except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
+            raise TrainingError(
+                f"{self.path} is damaged, or of another network: {error}. Delete it to train from "
+                "the start."
+            ) from error
+        self.history, self.best = history, best
         return len(self.history)
 
     @property
@@ -244,9 +258,9 @@ class Checkpoint(keras.callbacks.Callback):
         row = {name: float(value) for name, value in (logs or {}).items()}
         bad = [name for name, value in row.items() if not math.isfinite(value)]
         if bad:
-            kept = f"Epoch {self.best_epoch + 1} is kept in {self.path}." if self.history else ""
+            kept = f" Epoch {self.best_epoch + 1} is kept in {self.path}." if self.history else ""
             raise TrainingError(
-                f"{', '.join(bad)} became NaN or infinite in epoch {epoch + 1}. {kept} "
+                f"{', '.join(bad)} became NaN or infinite in epoch {epoch + 1}.{kept} "
                 "Try a lower training.learning_rate or training.gradient_norm 100."
             )
         row["seconds"] = time.perf_counter() - self.started

@@ -23,7 +23,7 @@ import pandas as pd
 from keras import ops
 from scipy.sparse.linalg import svds
 
-from conditions import ConditionSchema
+from conditions import ConditionSchema, finite_numbers
 from leads import LEADS, expansion_matrix, independent_among
 from network import ModelError, build_decoder, build_encoder, check_settings
 from prior import Prior, fit_prior, standard_normal
@@ -491,6 +491,9 @@ class VAE(keras.Model):
         z = np.asarray(z, dtype=np.float32)
         if z.ndim != 2 or z.shape[1] != self.latent_space_dim:
             raise ModelError(f"Expected z of shape (N, {self.latent_space_dim}). Got: {z.shape}.")
+        if not np.isfinite(z).all():
+            row = int(np.argmin(np.isfinite(z).all(axis=1)))
+            raise ModelError(f"Row {row} of z has NaN or infinite values.")
         encoded = self._encoded(conditions, len(z))
         ecg = np.empty((len(z), *self.ecg_shape), dtype=np.float32)
         for start in range(0, len(z), PREDICT_BATCH):
@@ -526,7 +529,12 @@ class VAE(keras.Model):
 
         Raises:
             ConditionError: an unknown name or value.
+            ModelError: no whole number of ECGs, or a negative seed.
         """
+        if n is not None and not (isinstance(n, (int, np.integer)) and n >= 1):
+            raise ModelError(f"Expected n of 1 or more. Received: {n!r}.")
+        if not (isinstance(seed, (int, np.integer)) and seed >= 0):
+            raise ModelError(f"Expected a seed of 0 or more. Received: {seed!r}.")
         encoded = self._encoded(conditions, n)
         return self.decode(self.prior.sample(encoded, seed), encoded)
 
@@ -601,11 +609,12 @@ class VAE(keras.Model):
                 conditions = np.zeros((n or 1, self.condition_dim), np.float32)
             if not isinstance(conditions, np.ndarray):
                 raise ModelError("This model has no schema: give conditions as an array (N, C).")
-            encoded = conditions.astype(np.float32)
-            if encoded.ndim != 2 or encoded.shape[1] != self.condition_dim:
+            if conditions.ndim != 2 or conditions.shape[1] != self.condition_dim:
                 raise ModelError(
-                    f"Expected conditions of shape (N, {self.condition_dim}). Got: {encoded.shape}."
+                    f"Expected conditions of shape (N, {self.condition_dim}). "
+                    f"Got: {conditions.shape}."
                 )
+            encoded = finite_numbers(conditions)
         else:
             encoded = self.schema.encode({} if conditions is None else conditions, n)
         if n is not None and len(encoded) != n:
@@ -617,6 +626,8 @@ class VAE(keras.Model):
     ) -> tuple[np.ndarray, np.ndarray]:
         """ECGs (N, L, T), finite, and their encoded conditions."""
         ecg = ecg if isinstance(ecg, np.ndarray) else np.asarray(ecg)
+        if ecg.dtype.kind not in "fiu":
+            raise ModelError(f"Expected ecg as numbers in mV. Received: {ecg.dtype}.")
         if ecg.ndim == 4 and ecg.shape[-1] == 1:
             ecg = ecg[..., 0]
         if ecg.ndim != 3 or ecg.shape[1:] != self.ecg_shape or len(ecg) == 0:

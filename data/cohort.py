@@ -9,6 +9,7 @@ Dims: N recordings, L leads, T samples.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -71,7 +72,7 @@ class Cohort:
         source: where the data came from, one line.
         excluded: what was left out and why: columns `subject_id`, `reason`.
         truth: for simulated data, N rows of true features, latent factors and log hazard.
-        leads: names of the L leads.
+        leads: names of the L leads. `LEADS` in another order are put in order, with the ECGs.
         sampling_rate: Hz.
 
     Raises:
@@ -91,7 +92,11 @@ class Cohort:
     def __post_init__(self) -> None:
         self.leads = tuple(self.leads)
         self.subjects = _checked_subjects(self.subjects)
+        _check_recorded(self.ecg, self.leads, self.sampling_rate)
         _check_ecg(self.ecg, self.subjects["subject_id"], self.leads)
+        if self.leads != LEADS and set(self.leads) == set(LEADS):
+            self.ecg = self.ecg[:, [self.leads.index(lead) for lead in LEADS]]
+            self.leads = LEADS
         if self.truth is not None:
             if len(self.truth) != len(self.subjects):
                 raise CohortError(
@@ -141,7 +146,14 @@ class Cohort:
                     "Expected a column `fold` without gaps to split by fold. "
                     'Set data.split to "random", or add the column.'
                 )
-            fold = self.subjects["fold"].to_numpy()
+            fold = pd.to_numeric(self.subjects["fold"], errors="coerce").to_numpy()
+            if not np.isin(fold, range(1, 11)).all():
+                row = int(np.argmin(np.isin(fold, range(1, 11))))
+                raise CohortError(
+                    "Expected whole numbers from 1 to 10 as `fold`. Record "
+                    f"{self.subjects['subject_id'][row]!r} has "
+                    f"{self.subjects['fold'].tolist()[row]!r}."
+                )
             part = np.where(fold == 10, 2, np.where(fold == 9, 1, 0))
             parts_of = pd.Series(part).groupby(patients.to_numpy()).nunique()
             if (parts_of > 1).any():
@@ -176,22 +188,35 @@ class Cohort:
     def save(self, folder: str | Path) -> None:
         """Writes `ecg.npy`, `subjects.csv`, `excluded.csv`, `cohort.json` (and `truth.csv`).
 
-        `cohort.json` is written last: a folder without it is unfinished, and `open` says so.
+        All are written beside their places first: where the disk is full, an earlier cohort stays
+        as it was. `cohort.json` is moved last: a folder without it is unfinished, and `open` says
+        so.
         """
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / "cohort.json").unlink(missing_ok=True)
-        # Not in place: the ECGs may be a memory map of the very file that is replaced.
-        with (folder / "ecg.npy.partial").open("wb") as file:
-            np.save(file, np.asarray(self.ecg, dtype=np.float32))
-        (folder / "ecg.npy.partial").replace(folder / "ecg.npy")
-        self.subjects.to_csv(folder / "subjects.csv", index=False)
-        self.excluded.to_csv(folder / "excluded.csv", index=False)
-        if self.truth is None:
+        tables = {"subjects.csv": self.subjects, "excluded.csv": self.excluded}
+        if self.truth is not None:
+            tables["truth.csv"] = self.truth
+        names = ("ecg.npy", *tables, "cohort.json")
+        try:
+            # Not in place: the ECGs may be a memory map of the very file that is replaced.
+            with (folder / "ecg.npy.partial").open("wb") as file:
+                np.save(file, np.asarray(self.ecg, dtype=np.float32))
+            for name, table in tables.items():
+                table.to_csv(folder / f"{name}.partial", index=False)
+            text = json.dumps(self._description(), indent=2) + "\n"
+            (folder / "cohort.json.partial").write_text(text, encoding="utf-8")
+            (folder / "cohort.json").unlink(missing_ok=True)
             (folder / "truth.csv").unlink(missing_ok=True)
-        else:
-            self.truth.to_csv(folder / "truth.csv", index=False)
-        description = {
+            for name in names:
+                (folder / f"{name}.partial").replace(folder / name)
+        finally:
+            for name in names:
+                (folder / f"{name}.partial").unlink(missing_ok=True)
+
+    def _description(self) -> dict:
+        """What `cohort.json` holds."""
+        return {
             "format_version": FORMAT_VERSION,
             "source": self.source,
             "unit": UNIT,
@@ -205,9 +230,6 @@ class Cohort:
             ],
             "excluded": self.excluded["reason"].value_counts().to_dict(),
         }
-        partial = folder / "cohort.json.partial"
-        partial.write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
-        partial.replace(folder / "cohort.json")
 
     @classmethod
     def open(cls, folder: str | Path) -> Cohort:
@@ -230,6 +252,8 @@ class Cohort:
                     f"{folder} was prepared by a newer version (format {version}, this one reads "
                     f"up to {FORMAT_VERSION}). Update the code or prepare it again."
                 )
+            if description["unit"] != UNIT:
+                raise CohortError(f"{folder} is in {description['unit']!r}. Expected {UNIT}.")
             truth = folder / "truth.csv"
             parts = {
                 "ecg": np.lib.format.open_memmap(folder / "ecg.npy", mode="r"),
@@ -244,7 +268,7 @@ class Cohort:
             }
         except CohortError:
             raise
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
             raise CohortError(
                 f"{folder} is damaged ({type(error).__name__}: {error}). "
                 "Delete the folder and prepare it again."
@@ -254,16 +278,24 @@ class Cohort:
 
 def _read_table(path: Path, dtype: type | dict[str, type] | None = None) -> pd.DataFrame:
     """Reads what `DataFrame.to_csv` wrote: only an empty field is missing, an id may be "NA"."""
-    return pd.read_csv(
+    table = pd.read_csv(
         path, dtype=dtype, keep_default_na=False, na_values=[""], float_precision="round_trip"
     )
+    if not isinstance(table.index, pd.RangeIndex):  # pandas takes what is too much as row names
+        raise ValueError(f"the rows of {path.name} have more fields than its header")
+    return table
 
 
 def _checked_subjects(subjects: pd.DataFrame) -> pd.DataFrame:
     """Adds missing ids, and checks that `subject_id` is complete and unique."""
+    if not isinstance(subjects, pd.DataFrame):
+        raise CohortError(f"Expected subjects as a pandas DataFrame. Received: {type(subjects)}.")
     subjects = subjects.reset_index(drop=True).copy()
     if len(subjects) == 0:
         raise CohortError("Expected at least one subject. Received an empty table.")
+    twice = subjects.columns[subjects.columns.duplicated()]
+    if len(twice):
+        raise CohortError(f"The column {twice[0]!r} of the subjects is there twice. Rename one.")
     if "subject_id" not in subjects:
         raise CohortError(
             f"Expected a column `subject_id`. Received the columns {list(subjects.columns)}."
@@ -281,6 +313,12 @@ def _checked_subjects(subjects: pd.DataFrame) -> pd.DataFrame:
         if numbers and (subjects[column] % 1 == 0).all():
             subjects[column] = subjects[column].astype(np.int64)  # 15709.0 -> 15709
         subjects[column] = subjects[column].astype(str)
+        odd = subjects[column].str.contains("[\\x00\\r\\ud800-\\udfff]")
+        if odd.any():
+            raise CohortError(
+                f"{column} {subjects[column][odd.idxmax()]!r} has characters that a table cannot "
+                "hold. Rename it."
+            )
     twice = subjects["subject_id"].duplicated()
     if twice.any():
         row = int(twice.idxmax())
@@ -289,6 +327,18 @@ def _checked_subjects(subjects: pd.DataFrame) -> pd.DataFrame:
             "Each recording needs its own; recordings of one person share a patient_id."
         )
     return subjects
+
+
+def _check_recorded(ecg: np.ndarray, leads: tuple[str, ...], sampling_rate: float) -> None:
+    """Checks that there are ECGs, and what is said of how they were recorded."""
+    if not isinstance(ecg, np.ndarray):
+        raise CohortError(f"Expected ecg as a NumPy array. Received: {type(ecg)}.")
+    if len(set(leads)) != len(leads):
+        twice = next(lead for lead in leads if leads.count(lead) > 1)
+        raise CohortError(f"Expected different leads. {twice} is there twice in {leads}.")
+    number = isinstance(sampling_rate, (int, float)) and math.isfinite(sampling_rate)
+    if not number or sampling_rate <= 0:
+        raise CohortError(f"Expected a sampling rate in Hz. Received: {sampling_rate!r}.")
 
 
 def _check_ecg(ecg: np.ndarray, ids: pd.Series, leads: tuple[str, ...]) -> None:

@@ -18,6 +18,7 @@ SURVIVAL = ("time", "event")
 KEYS = ("subject_id", "patient_id")
 NO_OUTCOME = "no known outcome"
 
+_ROUNDED = r"\d([.,]\d+)?[Ee]\+\d+"  # 1.23E+05, as spreadsheet programs write long numbers
 _FLAGS = {"0": 0.0, "0.0": 0.0, "false": 0.0, "1": 1.0, "1.0": 1.0, "true": 1.0}
 
 
@@ -130,16 +131,56 @@ def read_table(file: Path, columns: Sequence[str], expected: str) -> pd.DataFram
     """
     if not file.is_file():
         raise CohortError(f"{file} is not there. {expected}.")
-    try:
-        table = pd.read_csv(file, dtype=str, skipinitialspace=True)
-    except (ValueError, OSError) as error:
-        raise CohortError(f"{file} cannot be read as a comma-separated table: {error}.") from error
+    table = read_csv(file, dtype=str)
     missing = [name for name in columns if name not in table]
     if missing:
         raise CohortError(
             f"{file} lacks the columns {missing}. Received: {list(table.columns)[:8]}. Was it "
             "saved by a spreadsheet program with another separator?"
         )
+    return table
+
+
+def read_csv(file: Path, **options) -> pd.DataFrame:
+    """Reads a comma-separated table that anybody may have written, most likely a spreadsheet.
+
+    Byte-order mark, line ends of any system, quotes, and spaces after commas do not matter.
+
+    Args:
+        file: the table.
+        **options: of `pandas.read_csv`.
+
+    Raises:
+        CohortError: the file cannot be read, its rows do not fit its header, a column is there
+            twice, or ids were rounded.
+    """
+    options = {"encoding": "utf-8-sig", "skipinitialspace": True, **options}
+    try:
+        header = pd.read_csv(file, **{**options, "header": None, "nrows": 1, "dtype": str})
+        table = pd.read_csv(file, **options)
+    except (ValueError, OSError) as error:
+        raise CohortError(
+            f"{file} cannot be read as a comma-separated table: {str(error).strip()}. Save it as "
+            "CSV, UTF-8, with a point in decimal numbers."
+        ) from error
+    if not isinstance(table.index, pd.RangeIndex):  # pandas takes what is too much as row names
+        raise CohortError(
+            f"The rows of {file} have more fields than its header has columns, "
+            f"{list(table.columns)[:8]}. Are there decimal commas, or commas at the ends of lines?"
+        )
+    names = header.iloc[0].dropna()
+    if names.duplicated().any():
+        raise CohortError(
+            f"The column {names[names.duplicated()].iloc[0]!r} is there twice in {file}. Rename "
+            "one of them."
+        )
+    for name in table.columns.intersection([*KEYS, "exam_id", "eid"]):
+        rounded = table[name].astype(str).str.strip().str.fullmatch(_ROUNDED)
+        if rounded.any():
+            raise CohortError(
+                f"{name} {table[name][rounded.idxmax()]!r} in {file} was rounded by a spreadsheet "
+                "program, and may stand for several ids. Format the column as text there."
+            )
     return table
 
 
@@ -178,7 +219,7 @@ def _unique_ids(column: pd.Series, file: Path) -> pd.Series:
     if column.isna().any():
         # Counted as a text editor does: from 1, with the header.
         raise CohortError(f"{file} has no {column.name} in line {int(column.isna().idxmax()) + 2}.")
-    ids = column.str.strip().str.replace(r"^(\d+)\.0+$", r"\1", regex=True)
+    ids = as_ids(column)
     twice = ids.duplicated()
     if twice.any():
         raise CohortError(
@@ -186,6 +227,11 @@ def _unique_ids(column: pd.Series, file: Path) -> pd.Series:
             f"id; {twice.sum()} rows repeat one."
         )
     return ids
+
+
+def as_ids(column: pd.Series) -> pd.Series:
+    """Ids in text as `Cohort.subjects` has them: 15709.0 is 15709, and 007 stays 007."""
+    return column.str.strip().str.replace(r"^(\d+)\.0+$", r"\1", regex=True)
 
 
 def _outcome(column: pd.Series, ids: pd.Series) -> pd.Series:

@@ -111,7 +111,8 @@ def _with_checked_ids(subjects: pd.DataFrame, records: Sequence[Any]) -> pd.Data
     wrong = ids.isna() | ids.duplicated()
     if wrong.any():
         row = int(np.argmax(wrong))
-        raise CohortError(f"subject_id {ids.iloc[row]!r} in row {row} is missing or stands twice.")
+        [received] = ids.iloc[[row]].tolist()  # 0, not np.int64(0)
+        raise CohortError(f"subject_id {received!r} in row {row} is missing or stands twice.")
     return subjects.reset_index(drop=True)
 
 

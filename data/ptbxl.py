@@ -15,6 +15,7 @@ import pandas as pd
 
 from data.beats import BeatError, Strip
 from data.cohort import Cohort, CohortError
+from data.outcomes import read_csv
 from data.prepare import prepare
 from data.wfdb16 import Signals, read_format_16
 
@@ -131,11 +132,7 @@ def _read_table(file: Path, columns: tuple[str, ...]) -> pd.DataFrame:
             f"{file} is not there. Expected the folder of the unpacked PTB-XL data set, with "
             "ptbxl_database.csv, scp_statements.csv and records500/ or records100/."
         )
-    try:
-        # utf-8-sig: a spreadsheet program leaves a byte-order mark.
-        table = pd.read_csv(file, encoding="utf-8-sig")
-    except (ValueError, OSError) as error:
-        raise CohortError(f"{file} cannot be read as a comma-separated table: {error}.") from error
+    table = read_csv(file, skipinitialspace=False)
     missing = [column for column in columns if column not in table]
     if missing:
         raise CohortError(

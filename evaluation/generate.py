@@ -298,7 +298,7 @@ def read_schema(folder: Path) -> ConditionSchema:
     file = file if file.is_file() else folder / "model" / "parameters.json"
     try:
         description = json.loads(file.read_text("utf-8"))["config"]["schema"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise ConditionError(f"{folder} holds no model, or a damaged one: {error}.") from error
     return ConditionSchema([]) if description is None else ConditionSchema.from_dict(description)
 

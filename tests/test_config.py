@@ -108,7 +108,7 @@ def test_settings_are_frozen():
         (DataConfig, "data.conditions", {"conditions": ("age", "sex", "age")}),
         (DataConfig, "data.*_fraction", {"validation_fraction": 0.0}),
         (DataConfig, "data.*_fraction", {"test_fraction": -0.1}),
-        (DataConfig, "data.*_fraction", {"test_fraction": math.nan}),
+        (DataConfig, "data.test_fraction", {"test_fraction": math.nan}),
         (DataConfig, "data.*_fraction", {"validation_fraction": 0.5, "test_fraction": 0.5}),
         (ModelConfig, "model.conv_*", {"conv_filters": (5, 5, 5)}),
         (
@@ -241,7 +241,9 @@ class Source:
             if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Load):
                 self.reads.add((called.get(last_name(node.value)), node.attr))
             elif isinstance(node, ast.Call) and last_name(node.func) in ("to_dict", "asdict"):
-                self.passed_on.update(last_name(given) for given in node.args)
+                # `to_dict(config.model)` goes on to a constructor; a section alone only to a file.
+                parts = [given for given in node.args if isinstance(given, ast.Attribute)]
+                self.passed_on.update(part.attr for part in parts)
             elif isinstance(node, ast.FunctionDef) and node.name == "__init__":
                 loaded = {name.id for name in ast.walk(node) if isinstance(name, ast.Name)}
                 given = {one.arg for one in [*node.args.args, *node.args.kwonlyargs]}
