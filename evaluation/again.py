@@ -174,7 +174,7 @@ def read_config(run: Path) -> Config:
         return from_dict(Config, json.loads((run / "config.json").read_text("utf-8")))
     except ConfigError as error:
         raise RunError(f"{run / 'config.json'} does not fit this version: {error}") from error
-    except (ValueError, AttributeError) as error:
+    except (ValueError, AttributeError, RecursionError) as error:
         raise RunError(f"{run / 'config.json'} is damaged ({error}).") from error
 
 

@@ -25,7 +25,9 @@ import pandas as pd
 
 from command_line import explained, fail
 from conditions import Condition, ConditionError, ConditionSchema
+from data.cohort import CohortError
 from data.export import ExportError, write_csv, write_npz, write_wfdb
+from data.outcomes import read_csv
 from train import find_run
 
 PROGRAM = "python -m evaluation.generate"
@@ -313,9 +315,9 @@ def read_table(
     """
     texts = {one.name: str for one in schema.conditions if one.kind != "continuous"}
     try:
-        table = pd.read_csv(path, dtype=texts, encoding="utf-8-sig")
-    except (OSError, ValueError) as error:
-        raise ConditionError(f"--conditions: {path} cannot be read: {error}") from error
+        table = read_csv(path, dtype=texts)
+    except CohortError as error:
+        raise ConditionError(f"--conditions: {error}") from error
     columns = [name for name in schema.names if name in table]
     if not columns or table.empty:
         raise ConditionError(
