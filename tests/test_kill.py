@@ -82,8 +82,8 @@ def kill_and_compare(root, kills, seed):
         assert_same(result(folder), expected)
 
 
-def test_a_run_killed_at_random_moments_ends_bit_for_bit_as_one_left_alone(tmp_path):
-    kill_and_compare(tmp_path, kills=3, seed=0)
+def test_a_run_killed_at_a_random_moment_ends_bit_for_bit_as_one_left_alone(tmp_path):
+    kill_and_compare(tmp_path, kills=1, seed=0)  # more take minutes: see above
 
 
 if __name__ == "__main__":
