@@ -63,6 +63,12 @@ class Condition:
             if self.kind == "binary" and len(self.categories) != 2:
                 raise ConditionError(f"{self.name}: a binary condition has exactly two categories.")
 
+    def in_words(self, value: object) -> str:
+        """A value as a reader sees it: "63 years", "female", "unknown"."""
+        if pd.isna(value):
+            return "unknown"
+        return f"{float(value):g} {self.unit}".strip() if self.kind == "continuous" else str(value)
+
     def out_of_range(self, values: np.ndarray) -> np.ndarray:
         """Which of (N,) numbers lie outside [low, high]; NaN lies inside."""
         low = -np.inf if self.low is None else self.low

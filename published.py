@@ -24,6 +24,7 @@ import h5py
 import numpy as np
 
 from network import ModelError
+from saving import read_numbers
 
 if TYPE_CHECKING:
     from conditions import ConditionSchema
@@ -329,12 +330,10 @@ def _compare(file: Path, found: dict, expected: dict) -> None:
 
 def _numbers(file: Path, dataset: h5py.Dataset) -> np.ndarray:
     """A dataset of this very file as float32."""
-    if dataset.dtype.kind != "f" or dataset.external or dataset.is_virtual:
-        raise ModelError(f"{file}: {dataset.name} does not hold floating-point numbers itself.")
-    values = dataset[()].astype(np.float32)
-    if not np.isfinite(values).all():
-        raise ModelError(f"{file}: {dataset.name} has NaN or infinite values.")
-    return values
+    try:
+        return read_numbers(dataset).astype(np.float32)
+    except ValueError as error:
+        raise ModelError(f"{file}: {error}") from error
 
 
 def _layers(model: VAE) -> dict[tuple[str, str], object]:

@@ -128,17 +128,33 @@ def _check_group(group: h5py.Group) -> None:
     for name in group:
         path = f"{group.name.rstrip('/')}/{name}"
         if not isinstance(group.get(name, getlink=True), h5py.HardLink):
-            raise ValueError(f"the weights link to another place at {path}.")
+            raise ValueError(f"{path} is a link to another place.")
         part = group[name]
         if isinstance(part, h5py.Group):
             _check_group(part)
             continue
-        plain = isinstance(part, h5py.Dataset) and part.dtype.kind in "fiu"
-        # Storage of another size than the numbers is compressed, virtual, or in another file.
-        if not plain or part.external or part.id.get_storage_size() != part.nbytes:
-            raise ValueError(f"the weights hold something else than plain numbers at {path}.")
-        if not np.isfinite(part[()]).all():
-            raise ValueError(f"the weights are NaN or infinite at {path}.")
+        read_numbers(part, kinds="fiu")  # the optimizer counts its steps
+
+
+def read_numbers(dataset: h5py.Dataset, kinds: str = "f") -> np.ndarray:
+    """The numbers of a dataset of a file that is not trusted.
+
+    Args:
+        dataset: of an open file.
+        kinds: NumPy's letters of what is allowed: "f" for floating-point, "i" and "u" for whole
+            numbers.
+
+    Raises:
+        ValueError: they are something else, lie in another file, are compressed or not finite.
+    """
+    plain = isinstance(dataset, h5py.Dataset) and dataset.dtype.kind in kinds
+    # Storage of another size than the numbers is compressed, virtual, or was never written.
+    if not plain or dataset.external or dataset.id.get_storage_size() != dataset.nbytes:
+        raise ValueError(f"{dataset.name} does not hold plain numbers itself.")
+    values = dataset[()]
+    if not np.isfinite(values).all():
+        raise ValueError(f"{dataset.name} has NaN or infinite values.")
+    return values
 
 
 def _checksum(file: Path) -> str:

@@ -21,11 +21,11 @@ import keras
 import numpy as np
 import pandas as pd
 from keras import ops
-from scipy.sparse.linalg import svds
 
 from conditions import ConditionSchema, finite_numbers
 from leads import LEADS, expansion_matrix, independent_among
 from network import ModelError, build_decoder, build_encoder, check_settings
+from pca import weighted_pca
 from prior import Prior, fit_prior, standard_normal
 from saving import read_model, write_model
 
@@ -359,7 +359,7 @@ class VAE(keras.Model):
         """Sets the linear path from x (N, I * T), standardised, and conditions (N, C)."""
         weights = np.ones(len(x))
         for _ in range(REWEIGHTINGS if self.settings["noise"] == "per_recording" else 1):
-            effect, directions, variances, residual, weights = _weighted_pca(
+            effect, directions, variances, residual, weights = weighted_pca(
                 x, conditions, weights, self.latent_space_dim
             )
         # Posterior of probabilistic PCA: z = M^-1 W^T (x - mean), covariance noise^2 M^-1.
@@ -703,48 +703,6 @@ def gaussian_kl(mean, log_var):
 def _group_matrix(widths: Sequence[int]) -> np.ndarray:
     """(conditions, C) matrix of 0 and 1: which encoded columns belong to which condition."""
     return np.repeat(np.eye(len(widths), dtype=np.float32), widths, axis=1)
-
-
-def _weighted_pca(
-    x: np.ndarray, conditions: np.ndarray, weights: np.ndarray, count: int
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, float, np.ndarray]:
-    """Ridge regression on conditions, then principal components of what remains.
-
-    Args:
-        x: (N, D).
-        conditions: (N, C).
-        weights: (N,), mean 1.
-        count: Z.
-
-    Returns:
-        Effects (C, D), directions (Z, D), their variances (Z,), the mean variance of what is left,
-        and weights (N,) for another round: inverse to what is left of each row.
-    """
-    # One pseudo-subject per column with no effect: columns that never vary stay at zero.
-    weighted = conditions * weights[:, None]
-    gram = weighted.T @ conditions + np.eye(conditions.shape[1])
-    effect = np.linalg.solve(gram, weighted.T @ x)
-    rest = x - conditions @ effect
-    n, d = x.shape
-    scaled = rest * np.sqrt(weights / n)[:, None]
-    found = min(count, (n - 1) // 2, d)  # more components than that leave no noise to measure
-    # A fixed start vector makes it reproducible. All singular values would take a minute.
-    start = np.random.default_rng(0).standard_normal(min(n, d))
-    directions = svds(scaled, k=found, v0=start)[2][::-1] if found else np.zeros((0, d))
-    scores = rest @ directions.T  # (N, Z)
-    rest = rest - scores @ directions
-    error = (rest**2).sum(axis=1) / max(d - found, 1)
-    # A row that has a component to itself leaves nothing: its weight must not become infinite.
-    precision = 1 / np.maximum(error, max(0.1 * np.median(error), 1e-8))
-    missing = count - found  # fewer rows than latent dimensions
-    return (
-        effect,
-        np.concatenate([directions, np.zeros((missing, d))]),
-        # Unweighted: in the prior each subject counts once.
-        np.concatenate([(scores**2).mean(axis=0), np.zeros(missing)]),
-        max(float(np.average(error, weights=weights)), 1e-8),
-        precision / precision.mean(),
-    )
 
 
 def weighted_mean(values, weight):

@@ -91,13 +91,9 @@ def in_words(schema: ConditionSchema, values: Mapping[str, object]) -> str:
     parts = []
     for condition in schema.conditions:
         value = values.get(condition.name)
-        if pd.isna(value):
-            shown = "unknown"
-        elif condition.kind == "continuous":
-            shown = f"{_rounded(value):g} {condition.unit}".strip()
-        else:
-            shown = str(value)
-        parts.append(f"{condition.name} {shown}")
+        if condition.kind == "continuous" and pd.notna(value):
+            value = _rounded(value)
+        parts.append(f"{condition.name} {condition.in_words(value)}")
     return ", ".join(parts)
 
 

@@ -185,7 +185,7 @@ def _write_each(
             listed = subjects.iloc[row : row + len(chunk)]
             lines = listed.to_csv(index=False, header=False, lineterminator="\n").splitlines(True)
             for ecg, subject, line in zip(chunk, listed.to_dict("records"), lines, strict=True):
-                told = [f"{one.name}: {_told(one, subject[one.name])}" for one in described]
+                told = [f"{one.name}: {one.in_words(subject[one.name])}" for one in described]
                 name = subject["subject_id"]
                 if format == "wfdb":
                     made = f"model: {subject['model']}, seed: {subject['seed']}, ECG {name}"
@@ -206,15 +206,6 @@ def _draw(path: Path, ecg: np.ndarray, leads: Sequence[str], rate: float, told: 
 
     title = ", ".join(["Synthetic ECG", *(text.replace(": ", " ") for text in told)])
     save(plot_ecg(ecg, title=title, leads=leads, sampling_rate=rate), path)
-
-
-def _told(condition: Condition, value: object) -> str:
-    """A condition as a reader sees it: "63 years"."""
-    if pd.isna(value):
-        return "unknown"
-    if condition.kind == "continuous":
-        return f"{float(value):g} {condition.unit}".strip()
-    return str(value)
 
 
 def _progress(total: int):

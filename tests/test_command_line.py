@@ -10,6 +10,7 @@ from inspect import signature
 from pathlib import Path
 
 import pytest
+from fresh_process import run_fresh
 from test_config import sentences
 
 import train
@@ -151,16 +152,8 @@ def test_a_mistake_ends_the_program_before_anything_is_written(tmp_path, encodin
 
 def test_importing_train_starts_nothing_and_needs_no_tensorflow(tmp_path):
     code = "import sys, train; print([m for m in ('tensorflow', 'keras') if m in sys.modules])"
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=True,
-    )
-    assert done.stdout == "[]\n"
+    done = run_fresh(code, tmp_path)
+    assert (done.returncode, done.stdout) == (0, "[]\n")
     assert list(tmp_path.iterdir()) == []
 
 

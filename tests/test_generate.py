@@ -1,15 +1,12 @@
 """ECGs from the shell: the files hold what the model generates, and mistakes are one line."""
 
-import os
 import re
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import wfdb
+from fresh_process import run_fresh
 from matplotlib.image import imread
 
 from conditions import Condition, ConditionError, ConditionSchema
@@ -20,7 +17,6 @@ from evaluation.generate import generate_files, main, parse
 from train import RunError
 from vae import PREDICT_BATCH, VAE
 
-ROOT = Path(__file__).resolve().parents[1]
 CONDITIONS = [
     Condition("age", "continuous", "years", 0, 120),
     Condition("sex", "binary", categories=("male", "female")),
@@ -359,15 +355,7 @@ def test_help_without_a_run_needs_no_tensorflow(tmp_path):
         "try: main(['--help'])\n"
         "finally: assert 'tensorflow' not in sys.modules and 'keras' not in sys.modules"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+    done = run_fresh(code, tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
     for name in ("--out", "--n", "--seed", "--format", "--conditions", "--overwrite", "one beat"):
         assert name in done.stdout

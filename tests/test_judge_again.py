@@ -2,16 +2,14 @@
 
 import dataclasses
 import json
-import os
 import re
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from fresh_process import run_fresh
 
 from conditions import ConditionError
 from config import PRESETS, Config, ConfigError, DataConfig, EvaluationConfig, from_dict, to_dict
@@ -24,7 +22,6 @@ from train import parse as parse_training
 from training import build_model
 from vae import VAE
 
-ROOT = Path(__file__).resolve().parents[1]
 SMALL = [
     *("--model.conv-filters", "2", "2", "--model.hidden", "8", "--model.latent-space-dim", "4"),
     *("--training.epochs", "2", "--training.batch-size", "16", "--training.xla", "False"),
@@ -375,15 +372,7 @@ def test_help_lists_every_field_and_needs_no_tensorflow(tmp_path):
         "try: main(['--help'])\n"
         "finally: assert 'tensorflow' not in sys.modules and 'keras' not in sys.modules"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+    done = run_fresh(code, tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
     fields = [one.name for one in dataclasses.fields(EvaluationConfig)]
     fields += [f"data.{one.name}" for one in dataclasses.fields(DataConfig)]

@@ -75,7 +75,7 @@ HARMFUL = {
 def test_weights_that_are_no_plain_finite_numbers_are_refused(folder, kind):
     edit_weights(folder, HARMFUL[kind])
     expected = {"external link": "link to", "soft link": "link to", "nan": "NaN"}
-    with pytest.raises(ModelError, match=expected.get(kind, "something else than plain numbers")):
+    with pytest.raises(ModelError, match=f"vars/1 .*{expected.get(kind, 'plain numbers itself')}"):
         VAE.load(folder)
 
 

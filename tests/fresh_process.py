@@ -1,0 +1,21 @@
+"""Code in a Python of its own: what a user's first import or `--help` costs and prints."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def run_fresh(code, folder):
+    """Runs a text of code in a new process with `folder` as its working directory."""
+    return subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
