@@ -14,7 +14,7 @@ import keras
 from keras import layers
 
 from conditions import ConditionSchema
-from fast import FastConv2D, FastConv2DTranspose
+from fast import Stack
 
 # Under mixed precision, what leads from and to ECG and latent stays float32: rounded to bfloat16, a
 # beat of 1 mV is off by 4 uV.
@@ -30,17 +30,19 @@ def build_encoder(settings: dict, shape: tuple[int, int]) -> tuple[keras.Model, 
     z_dim, linear = settings["latent_space_dim"], settings["linear_path"]
     ecg = keras.Input(shape, name="ecg")
     conditions = keras.Input((settings["condition_dim"],), name="conditions")
-    x = layers.Reshape((*shape, 1))(ecg)  # (B, I, T, 1)
+    stack = []
     for filters, kernel, padding in _convolutions(settings, shape[0]):
-        x = FastConv2D(filters, kernel, padding=padding, activation="elu")(x)
-        x = _normalise(x, settings)
+        stack.append(layers.Conv2D(filters, kernel, padding=padding, activation="elu"))
+        stack += _normalisation(settings)
     # padding="same" keeps the last of an odd number of samples; the decoder crops its partner.
-    x = layers.AveragePooling2D((1, 2), padding="same")(x)
+    stack.append(layers.AveragePooling2D((1, 2), padding="same"))
+    x = layers.Reshape((*shape, 1))(ecg)  # (B, I, T, 1)
+    x = Stack(stack, name="convolutions")(x)
     code_shape = x.shape[1:]
     x = layers.Concatenate()([layers.Flatten()(x), conditions])
-    x = _normalise(x, settings)
+    x = _normalised(x, settings)
     for width in settings["hidden"]:
-        x = _normalise(layers.Dense(width, activation="elu")(x), settings)
+        x = _normalised(layers.Dense(width, activation="elu")(x), settings)
     # float32: exp(log_var) overflows float16 above 11. Zero: with a linear path, start at PCA.
     head = {**EXACT, "kernel_initializer": "zeros" if linear else "glorot_uniform"}
     mean = layers.Dense(z_dim, name="mean", **head)(x)
@@ -59,32 +61,35 @@ def build_decoder(settings: dict, shape: tuple[int, int], code_shape: tuple) -> 
     z = keras.Input((settings["latent_space_dim"],), name="z")
     conditions = keras.Input((settings["condition_dim"],), name="conditions")
     inputs = layers.Concatenate(**EXACT)([z, conditions])
-    x = _normalise(inputs, settings)
+    x = _normalised(inputs, settings)
     for number, width in enumerate(reversed(settings["hidden"])):
         name = "dense_of_latent" if number == 0 else None
-        x = _normalise(layers.Dense(width, activation="elu", name=name)(x), settings)
+        x = _normalised(layers.Dense(width, activation="elu", name=name)(x), settings)
     name = None if settings["hidden"] else "dense_of_latent"
     x = layers.Dense(math.prod(code_shape), name=name)(x)
     x = layers.Reshape(code_shape)(x)
-    x = layers.UpSampling2D((1, 2))(x)
+    stack = [layers.UpSampling2D((1, 2))]
     lost = sum(width - 1 for _, (_, width), padding in convolutions if padding == "valid")
     if (shape[1] - lost) % 2:
-        x = layers.Cropping2D(((0, 0), (0, 1)))(x)
+        stack.append(layers.Cropping2D(((0, 0), (0, 1))))
     # A convolution from f to g filters is mirrored by one from g to f, the first one to 1.
     mirrored = zip((1, *settings["conv_filters"]), convolutions, strict=False)
     for number, (filters, (_, kernel, padding)) in reversed(list(enumerate(mirrored))):
         last = number == 0
         plain = last and settings["output"] == "linear"
-        x = FastConv2DTranspose(
-            filters,
-            kernel,
-            padding=padding,
-            activation=None if plain else "elu",
-            kernel_initializer="zeros" if plain and linear else "glorot_uniform",
-            dtype="float32" if last else None,
-        )(x)
+        stack.append(
+            layers.Conv2DTranspose(
+                filters,
+                kernel,
+                padding=padding,
+                activation=None if plain else "elu",
+                kernel_initializer="zeros" if plain and linear else "glorot_uniform",
+                dtype="float32" if last else None,
+            )
+        )
         if not plain:
-            x = _normalise(x, settings)
+            stack += _normalisation(settings)
+    x = Stack(stack, name="convolutions")(x)
     x = layers.Reshape(shape, **EXACT)(x)  # (B, I, T)
     if linear:
         ecg = layers.Dense(math.prod(shape), name="linear_ecg", **EXACT)(inputs)
@@ -92,8 +97,15 @@ def build_decoder(settings: dict, shape: tuple[int, int], code_shape: tuple) -> 
     return keras.Model([z, conditions], x, name="decoder")
 
 
-def _normalise(x, settings: dict):
-    return layers.BatchNormalization()(x) if settings["batch_normalization"] else x
+def _normalisation(settings: dict) -> list[layers.Layer]:
+    """The layer after another one, if there is one."""
+    return [layers.BatchNormalization()] if settings["batch_normalization"] else []
+
+
+def _normalised(x, settings: dict):
+    for layer in _normalisation(settings):
+        x = layer(x)
+    return x
 
 
 def _convolutions(settings: dict, n_leads: int) -> list[tuple[int, tuple[int, int], str]]:

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, NoReturn
 import h5py
 import numpy as np
 
+from fast import Stack
 from network import ModelError
 from saving import read_numbers
 
@@ -344,7 +345,11 @@ def _layers(model: VAE) -> dict[tuple[str, str], object]:
         ("decoder", "decoder_dense"): model.decoder.get_layer("dense_of_latent"),
     }
     for part, convolution in (("encoder", "conv_layer"), ("decoder", "conv_transpose_layer")):
-        layers = getattr(model, part).layers
+        layers = [
+            inner
+            for layer in getattr(model, part).layers
+            for inner in (layer.layers if isinstance(layer, Stack) else [layer])
+        ]
         convolutions = [layer for layer in layers if hasattr(layer, "kernel_size")]
         # One after each convolution, and one of the code: last in the encoder, first in the
         # decoder.

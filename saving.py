@@ -22,7 +22,7 @@ from network import ModelError
 if TYPE_CHECKING:
     from vae import VAE
 
-FORMAT_VERSION = 2  # 2: checksum and prior
+FORMAT_VERSION = 3  # 2: checksum and prior; 3: convolutions in stacks
 CLASSES = {"VAE": "vae", "VAEPrediction": "vae_prediction"}
 DESCRIPTION, WEIGHTS = "parameters.json", "model.weights.h5"
 LARGEST_DESCRIPTION = 50_000_000  # bytes; a baseline hazard of a million event times fits
@@ -76,16 +76,21 @@ def read_model(folder: str | Path) -> VAE:
         version, class_name = description["format_version"], description["class"]
         if type(version) is not int or version > FORMAT_VERSION:
             raise ModelError(
-                f"{folder} was saved by a newer version (format {version}, this one reads up to "
+                f"{folder} was saved by a newer version (format {version}, this one reads "
                 f"{FORMAT_VERSION}). Update the code."
+            )
+        if version < FORMAT_VERSION:
+            raise ModelError(
+                f"{folder} was saved by an earlier version (format {version}, this one reads "
+                f"{FORMAT_VERSION}), whose weights are laid out in another way. Read it with that "
+                "version, or train again with this one."
             )
         if class_name not in CLASSES:
             raise ModelError(f"{folder} holds a {class_name!r}; known are {list(CLASSES)}.")
         if description["unit"] != "mV":
             raise ModelError(f"{folder} is in {description['unit']!r}; expected mV.")
         _check_weights(folder / WEIGHTS)
-        checksum = description.get("weights_sha256")  # format 1 has none
-        if version > 1 and checksum != _checksum(folder / WEIGHTS):
+        if description["weights_sha256"] != _checksum(folder / WEIGHTS):
             raise ModelError(
                 f"{folder}: {WEIGHTS} is not the file that {DESCRIPTION} was saved with. One of "
                 "them was changed, or saving was interrupted. Save the model again, or give "

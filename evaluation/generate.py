@@ -91,19 +91,9 @@ def generate_files(
     subjects["seed"], subjects["model"] = seed, _model_name(folder)
     out.mkdir(parents=True, exist_ok=True)
     _make_room(out, subjects, format, overwrite)
-    chunks = _chunks(model, encoded, seed)
+    chunks = model.decode_batches(model.prior.sample(encoded, seed), encoded)
     (_write_arrays if format == "npz" else _write_each)(out, chunks, subjects, model, format)
     return out / TABLE
-
-
-def _chunks(model, encoded: np.ndarray, seed: int) -> Iterator[np.ndarray]:
-    """ECGs (n, L, T) in batches: the latents and the batches of `VAE.generate`."""
-    from vae import PREDICT_BATCH
-
-    z = model.prior.sample(encoded, seed)
-    for start in range(0, len(z), PREDICT_BATCH):
-        rows = slice(start, start + PREDICT_BATCH)
-        yield model.decode(z[rows], encoded[rows])
 
 
 def _model_name(folder: Path) -> str:

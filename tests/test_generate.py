@@ -115,12 +115,12 @@ def test_more_ecgs_than_a_batch_are_those_of_one_call(here, tmp_path):
 
 def test_the_files_of_a_second_batch_have_the_conditions_of_their_ecgs(here, tmp_path):
     n = PREDICT_BATCH + 2
-    generate_files("small", tmp_path, {"age": np.arange(n) / 4}, n)
+    generate_files("small", tmp_path, {"age": np.arange(n) / 8}, n)
     comments = wfdb.rdheader(str(tmp_path / f"ecg_{n:06d}")).comments
-    assert f"age: {(n - 1) / 4:g} years" in comments
+    assert f"age: {(n - 1) / 8:g} years" in comments
     table = table_of(tmp_path)
     assert table["subject_id"].is_unique
-    assert table["age"].tolist() == (np.arange(n) / 4).tolist()
+    assert table["age"].tolist() == (np.arange(n) / 8).tolist()
 
 
 def test_a_record_says_that_it_is_synthetic_and_of_whom(here, tmp_path):
