@@ -122,15 +122,20 @@ def _fits(layer: layers.Layer, shape: tuple, number: int, stack: Sequence) -> bo
     if isinstance(layer, layers.AveragePooling2D):
         return number == len(stack) - 1 and layer.pool_size == (1, 2) and shape[2] % 2 == 0
     if isinstance(layer, layers.BatchNormalization):
-        return layer.axis in (-1, 3) and layer.center and layer.scale and not layer.synchronized
+        again = number > 0 and isinstance(stack[number - 1], layers.BatchNormalization)
+        plain = layer.center and layer.scale and not layer.synchronized
+        return plain and layer.axis in (-1, 3) and not again
     if not isinstance(layer, (layers.Conv2D, layers.Conv2DTranspose)):
         return False
     plain = set(layer.strides) == set(layer.dilation_rate) == {1}
     plain = plain and getattr(layer, "groups", 1) == 1 and layer.data_format == "channels_last"
     height, width = layer.kernel_size
-    all_leads = 1 if isinstance(layer, layers.Conv2DTranspose) else height
-    mixes = width == 1 and layer.padding == "valid" and shape[1] == all_leads
-    return plain and (mixes or (height == 1 and layer.padding == "same"))
+    transposed = isinstance(layer, layers.Conv2DTranspose)
+    if width == 1 and layer.padding == "valid":
+        return plain and shape[1] == (1 if transposed else height)
+    # What is repeated is taken up by the first transposed convolution over time.
+    repeated = isinstance(stack[0], layers.UpSampling2D) and not transposed
+    return plain and height == 1 and layer.padding == "same" and not repeated
 
 
 def into_blocks(x, size: int) -> Signal:
@@ -148,10 +153,8 @@ def out_of_blocks(signal: Signal):
         values = values * signal.scale[:, None] + signal.shift[:, None]
     leads, channels = values.shape[:2]
     x = ops.reshape(values, (leads, channels, signal.size, -1, signal.blocks))
-    x = ops.reshape(
-        ops.transpose(x, (3, 0, 4, 2, 1)), (-1, leads, signal.size * signal.blocks, channels)
-    )
-    return x if signal.repeat == 1 else ops.repeat(x, signal.repeat, axis=2)
+    x = ops.transpose(x, (3, 0, 4, 2, 1))  # (B, L, blocks, N, F)
+    return ops.reshape(x, (-1, leads, signal.size * signal.blocks, channels))
 
 
 def step(layer: layers.Layer, signal: Signal, training: bool) -> Signal:

@@ -1,74 +1,157 @@
-"""Training speed: the networks of the presets with stock convolutions and with those of `fast`.
+"""Training speed: the networks of the presets as stock Keras layers and as they are here.
 
-    python -m benchmarks.training [--rounds 5] [--ecgs 1024]
+    python -m benchmarks.training [--rounds 5] [--ecgs 4096]
+    python -m benchmarks.training --linear     seconds per epoch as the cohort grows
+    python -m benchmarks.training --profile    where the time of a step goes
 
-Both have the same weights; their outputs are compared first. Rounds alternate between them in one
-process, since machines are noisy, and the median counts. "stock" is what Keras does by itself on a
-CPU, without XLA; "stock, XLA" shows how much of the difference the compiler makes.
+"stock" is what Keras does by itself on a CPU: its own layers, `fit` with arrays, no XLA. "stock,
+XLA" shows how much of the difference the compiler makes. "ours" is what `training.fit` does:
+blocks, XLA, its pipeline, eight steps to a call. All have the same weights; their outputs are
+compared first. Rounds alternate between them in one process, since machines are noisy, and the
+median counts.
 """
 
 from __future__ import annotations
 
 import argparse
+import glob
 import os
+import re
+import sys
+import tempfile
 import time
+from collections import Counter
 from unittest import mock
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+if "--profile" in sys.argv:  # before TensorFlow reads it: kernels by their names
+    os.environ["XLA_FLAGS"] = "--xla_cpu_enable_xprof_traceme=true"
 
 import keras
 import numpy as np
 
 import network
+from training import STEPS_PER_CALL, Batches, Samples
 from vae import PUBLISHED, VAE
 
 ARCHITECTURE = ((12, 400), (5, 5), ((1, 40), (12, 1)), ("same", "valid"), 10, 3)
 NETWORKS = {"published": PUBLISHED, "default": {}}
-KINDS = {"stock": (True, False), "stock, XLA": (True, True), "fast, XLA": (False, True)}
+KINDS = ("stock", "stock, XLA", "ours")
+BATCHES = (32, 256)
+PRODUCT = re.compile(r"(MatMul|dot)(_\d+)?(\.\d+)*$")
+KERNEL = re.compile(r".*(_fusion|copy|concat|reduce|wrapped_\w+|transpose|slice|pad)(\.\d+)*$")
 
 
-def build(keywords: dict, stock: bool) -> VAE:
-    """A network with stock or fast convolutions."""
-    if not stock:
-        return VAE(*ARCHITECTURE, **keywords)
-    with (
-        mock.patch.object(network, "FastConv2D", keras.layers.Conv2D),
-        mock.patch.object(network, "FastConv2DTranspose", keras.layers.Conv2DTranspose),
-    ):
-        return VAE(*ARCHITECTURE, **keywords)
+def build(keywords: dict, kind: str) -> VAE:
+    """A compiled network."""
+    ours = kind == "ours"
+    with mock.patch.object(network, "Stack", network.Stack if ours else keras.Sequential):
+        model = VAE(*ARCHITECTURE, **keywords)
+    model.compile(
+        optimizer=keras.optimizers.Adam(1e-3),
+        jit_compile=kind != "stock",
+        steps_per_execution=STEPS_PER_CALL if ours else 1,
+    )
+    return model
+
+
+def seconds(model: VAE, kind: str, samples: Samples, batch: int, epochs: int = 1) -> float:
+    """Of one epoch."""
+    started = time.perf_counter()
+    if kind == "ours":
+        model.fit(Batches(samples, batch).pipeline(), epochs=epochs, shuffle=False, verbose=0)
+    else:
+        model.fit((samples.ecg, samples.conditions), batch_size=batch, epochs=epochs, verbose=0)
+    return (time.perf_counter() - started) / epochs
+
+
+def simulated(n: int) -> Samples:
+    """Noise: the values do not change the speed."""
+    rng = np.random.default_rng(0)
+    ecg = rng.standard_normal((n, 12, 400), np.float32)
+    return Samples(ecg, rng.standard_normal((n, 3), np.float32))
+
+
+def compare(rounds: int, n: int) -> None:
+    samples = simulated(n)
+    print(f"{'network':10} {'batch':>5}  " + "".join(f"{kind:>12}" for kind in KINDS) + "   ratio")
+    for name, keywords in NETWORKS.items():
+        for batch in BATCHES:
+            models = {kind: build(keywords, kind) for kind in KINDS}
+            for model in models.values():
+                model.set_weights(models["stock"].get_weights())
+            few = samples.ecg[:64], samples.conditions[:64]
+            outputs = [model.reconstruct(*few) for model in models.values()]
+            difference = max(np.abs(output - outputs[0]).max() for output in outputs)
+            if difference > 1e-5:
+                raise SystemExit(f"{name}: outputs differ by {difference:.2g} mV.")
+            taken: dict[str, list[float]] = {kind: [] for kind in KINDS}
+            for _ in range(rounds + 1):  # the first one compiles
+                for kind, model in models.items():
+                    taken[kind].append(seconds(model, kind, samples, batch))
+            rate = {kind: n / np.median(times[1:]) for kind, times in taken.items()}
+            row = "".join(f"{value:12.0f}" for value in rate.values())
+            print(f"{name:10} {batch:5}  {row}   {rate['ours'] / rate['stock']:5.1f}", flush=True)
+
+
+def grow(rounds: int) -> None:
+    print(f"{'ECGs':>7} {'s per epoch':>12} {'ms per 1000':>12}")
+    model = build({}, "ours")
+    for n in (4096, 8192, 16384, 32768):
+        samples = simulated(n)
+        seconds(model, "ours", samples, 64)
+        taken = np.median([seconds(model, "ours", samples, 64) for _ in range(rounds)])
+        print(f"{n:7} {taken:12.2f} {1e6 * taken / n:12.0f}", flush=True)
+
+
+def profile(n: int) -> None:
+    import tensorflow as tf
+    from tensorflow.tsl.profiler.protobuf import xplane_pb2
+
+    print("ms per step of 32; kernels that run at the same time count twice")
+    head = ("step", "XLA", "products", "element-wise", "batch made", "rest of step")
+    print(f"{'network':10}" + "".join(f"{name:>14}" for name in head))
+    samples, batch = simulated(n), 32
+    for name, keywords in NETWORKS.items():
+        model = build(keywords, "ours")
+        model.fit(Batches(samples, batch).pipeline(), shuffle=False, verbose=0)
+        options = tf.profiler.experimental.ProfilerOptions(2, 0)
+        with tempfile.TemporaryDirectory() as folder:
+            with tf.profiler.experimental.Profile(folder, options):
+                step = seconds(model, "ours", samples, batch) / (n // batch)
+            [file] = glob.glob(f"{folder}/**/*.xplane.pb", recursive=True)
+            space = xplane_pb2.XSpace()
+            with open(file, "rb") as content:
+                space.ParseFromString(content.read())
+        total: Counter[str] = Counter()
+        for plane in space.planes:
+            for line in plane.lines:
+                for event in line.events:
+                    label = plane.event_metadata[event.metadata_id].name
+                    total[label] += event.duration_ps / 1e9 / (n // batch)
+        products = sum(ms for label, ms in total.items() if PRODUCT.match(label))
+        others = sum(
+            ms for label, ms in total.items() if KERNEL.match(label) and not PRODUCT.match(label)
+        )
+        xla = total["CpuExecutable::ExecuteAsyncOnStream"]
+        made = sum(ms for label, ms in total.items() if "MapProduce" in label)
+        row = (1000 * step, xla, products, others, made, 1000 * step - xla)
+        print(f"{name:10}" + "".join(f"{ms:14.2f}" for ms in row), flush=True)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--ecgs", type=int, default=1024)
+    parser.add_argument("--ecgs", type=int, default=4096)
+    parser.add_argument("--linear", action="store_true")
+    parser.add_argument("--profile", action="store_true")
     settings = parser.parse_args()
-    rng = np.random.default_rng(0)
-    ecg = rng.standard_normal((settings.ecgs, 12, 400)).astype(np.float32)
-    conditions = rng.standard_normal((settings.ecgs, 3)).astype(np.float32)
-    print(f"{'network':10} {'batch':>5}  " + "".join(f"{kind:>12}" for kind in KINDS) + "   ratio")
-    for name, keywords in NETWORKS.items():
-        for batch in (32, 256):
-            models = {}
-            for kind, (stock, xla) in KINDS.items():
-                models[kind] = build(keywords, stock)
-                models[kind].set_weights(models["stock"].get_weights())
-                models[kind].compile(optimizer=keras.optimizers.Adam(1e-3), jit_compile=xla)
-            outputs = [model.reconstruct(ecg[:64], conditions[:64]) for model in models.values()]
-            difference = max(np.abs(output - outputs[0]).max() for output in outputs)
-            if difference > 1e-5:
-                raise SystemExit(f"{name}: outputs differ by {difference:.2g} mV.")
-            seconds: dict[str, list[float]] = {kind: [] for kind in models}
-            for _ in range(settings.rounds + 1):  # the first one compiles
-                for kind, model in models.items():
-                    started = time.perf_counter()
-                    model.fit((ecg, conditions), batch_size=batch, verbose=0)
-                    seconds[kind].append(time.perf_counter() - started)
-            rate = {kind: settings.ecgs / np.median(times[1:]) for kind, times in seconds.items()}
-            row = "".join(f"{value:12.0f}" for value in rate.values())
-            print(
-                f"{name:10} {batch:5}  {row}   {rate['fast, XLA'] / rate['stock']:5.1f}", flush=True
-            )
+    if settings.profile:
+        profile(settings.ecgs)
+    elif settings.linear:
+        grow(settings.rounds)
+    else:
+        compare(settings.rounds, settings.ecgs)
 
 
 if __name__ == "__main__":

@@ -77,6 +77,8 @@ LAYER_BY_LAYER = {
         *((1, 20, 2), [UP, (layers.Cropping2D, (((0, 0), (0, 1)),), {}), transposed(1, (1, 9))]),
     ),
     "pooled first": ((2, 40, 2), [POOL, conv(3, (1, 9))]),
+    "repeated before a plain convolution": ((1, 20, 2), [UP, conv(3, (1, 9))]),
+    "normalised twice": ((2, 40, 2), [conv(3, (1, 9)), NORM, NORM]),
     "repeated last": ((1, 20, 2), [transposed(3, (1, 9)), UP]),
     "repeated thrice": ((1, 20, 2), [(layers.UpSampling2D, ((1, 3),), {}), transposed(3, (1, 9))]),
     "synchronised": ((2, 40, 2), [conv(3, (1, 9)), (*NORM[:2], {"synchronized": True})]),
