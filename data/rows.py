@@ -135,9 +135,9 @@ def select(array: np.ndarray | Rows, rows: np.ndarray) -> np.ndarray | Rows:
     return part if part.nbytes > IN_MEMORY else part[:]
 
 
-def chunks(array: np.ndarray | Rows, size: int = CHUNK) -> Iterator[tuple[int, np.ndarray]]:
+def chunks(array: np.ndarray | Rows, size: int | None = None) -> Iterator[tuple[int, np.ndarray]]:
     """A pass over an array of any size: number of the first row, and the rows, of each chunk."""
-    array = stored(array)
+    array, size = stored(array), size or CHUNK
     for start in range(0, len(array), size):
         yield start, np.asarray(array[start : start + size])
 
