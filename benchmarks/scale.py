@@ -1,16 +1,17 @@
 """Memory and speed as a cohort grows: prepared, opened from disk, trained on.
 
-    python -m benchmarks.scale --n 10000 100000 500000 [--steps 0] [--after]
+    python -m benchmarks.scale --n 10000 100000 500000 [--steps 0] [--latent] [--judgement]
 
 For each n a prepared cohort is written to a scratch folder (19 kB per ECG, twice that while it is
 written): beats of 4,000 simulated subjects, over and over with noise of 5 uV. Then the default
 network is trained on the training part of its split, alternately from disk and with the ECGs in
-memory where they fit, each in a process of its own. "ECG/s" is the median over chunks of 50 steps,
-after the first, which compiles; `--steps 0` trains a whole epoch and takes the time of it. Before
-each run from disk the file leaves the system's cache, so that the disk is part of what is measured.
+memory where they fit, each in a process of its own. "ECG/s" is the median over chunks of 20 steps,
+after the first, which compiles; "s / epoch" follows from all of them: `--steps` steps, or with 0 a
+whole epoch. Before each run from disk the file leaves the system's cache, so that the disk is part
+of what is measured.
 
 "peak" is what the system counts as memory of the process at most, pages of files included, and
-"own" the part that is its own. `--after` adds what follows training in a run.
+"own" the part that is its own. `--latent` and `--judgement` add what follows training in a run.
 """
 
 import dataclasses
@@ -28,7 +29,7 @@ from pathlib import Path
 import numpy as np
 import tyro
 
-CHUNK_STEPS = 50
+CHUNK_STEPS = 20
 SIMULATED = 4000
 COLUMNS = ("rate", "epoch", "peak", "own", "open", "adapt")
 
@@ -40,7 +41,8 @@ class Options:
     n: tuple[int, ...] = (10_000, 100_000)  # sizes of the cohorts
     steps: int = 500  # of training; 0 is an epoch
     rounds: int = 1  # of training from disk and in memory, alternating
-    after: bool = False  # also latent, prior and judgement, from disk
+    latent: bool = False  # also the closed-form steps after training, from disk
+    judgement: bool = False  # also the evaluation on the test part, from disk
     prepare: tuple[int, ...] = (5_000, 50_000)  # records to prepare; none to leave it out
     scratch: Path | None = None  # folder on the disk to measure
 
@@ -92,11 +94,10 @@ def write_cohort(folder: Path, n: int) -> dict:
     return {}
 
 
-def train(folder: Path, n: int, steps: int, in_memory: bool, after: bool) -> dict:
+def train(folder: Path, n: int, steps: int, in_memory: bool, latent: bool, judgement: bool) -> dict:
     import keras
 
     from config import CONFIG, DataConfig
-    from data.cohort import Split
     from train import Clock, open_data
     from training import Batches, build_model, samples_of
 
@@ -116,24 +117,26 @@ def train(folder: Path, n: int, steps: int, in_memory: bool, after: bool) -> dic
         keras.optimizers.Adam(config.training.learning_rate), jit_compile=config.training.xla
     )
     batches = Batches(samples, config.training.batch_size)
+    steps = min(steps or len(batches), len(batches))
+    if steps < 3 * CHUNK_STEPS:
+        raise SystemExit(f"Expected {3 * CHUNK_STEPS} steps or more. {n} ECGs give {steps}.")
     pace = pace_callback()
-    model.fit(batches, steps_per_epoch=steps or None, shuffle=False, verbose=0, callbacks=[pace])
-    rates = np.diff(pace.steps) / np.diff(pace.times) * batches.batch_size
-    found = {"rate": float(np.median(rates[1:] if len(rates) > 1 else rates))}
-    found["epoch"] = (
-        pace.times[-1] - pace.times[0] if not steps else len(samples.ecg) / found["rate"]
-    )
+    model.fit(batches, steps_per_epoch=steps, shuffle=False, verbose=0, callbacks=[pace])
+    taken, seconds = (np.diff(values[1:]) for values in (pace.steps, pace.times))
+    found = {"rate": float(np.median(taken / seconds) * batches.batch_size)}
+    found["epoch"] = float(len(batches) * seconds.sum() / taken.sum())
     found |= {"peak": peak_memory(), "own": pace.own}
-    if after:
-        from evaluation import evaluate
-
+    if latent:
         with clock.phase("latent"):
             model.standardise_latent(samples.ecg, samples.conditions)
         with clock.phase("prior"):
             model.fit_prior(samples.ecg, samples.conditions)
         found["peak of latent and prior"] = peak_memory()
+    if judgement:
+        from evaluation import evaluate
+
         with clock.phase("judgement"):
-            evaluate(model, Split(*split), config.evaluation)
+            evaluate(model, split, config.evaluation)
         found["peak of judgement"] = peak_memory()
     return found | clock.seconds
 
@@ -204,10 +207,9 @@ def measured(function: str, folder: Path, *arguments) -> dict:
         "print(json.dumps(getattr(scale, name)(Path(folder), *rest)))"
     )
     call = json.dumps([function, str(folder), *arguments])
-    environment = {"TF_CPP_MIN_LOG_LEVEL": "3", **os.environ}
-    done = subprocess.run(
-        [sys.executable, "-c", code, call], stdout=subprocess.PIPE, env=environment, check=True
-    )
+    done = subprocess.run([sys.executable, "-c", code, call], capture_output=True, text=True)
+    if done.returncode:
+        raise SystemExit(done.stderr)  # otherwise TensorFlow's start-up notes
     return json.loads(done.stdout.splitlines()[-1])
 
 
@@ -226,8 +228,9 @@ def report(folder: Path, n: int, options: Options) -> None:
     found: dict[str, list[dict]] = {kind: [] for kind in kinds}
     for number in range(options.rounds):
         for kind, in_memory in kinds.items():
-            after = options.after and not in_memory and number == 0
-            found[kind].append(measured("train", folder, n, options.steps, in_memory, after))
+            first = number == 0 and not in_memory
+            more = first and options.latent, first and options.judgement
+            found[kind].append(measured("train", folder, n, options.steps, in_memory, *more))
     for kind, runs in found.items():
         value = {name: float(np.median([run[name] for run in runs])) for name in found[kind][-1]}
         against = (
