@@ -13,6 +13,8 @@ from data.beats import Beat
 from data.cohort import Cohort
 from data.prepare import prepare
 from data.rows import Rows, chunks, select, stored, write_array
+from evaluation import judge
+from evaluation.reconstruction import reconstruction_metrics
 from provenance import fingerprint
 from training import Batches, Samples, build_model, fit, samples_of
 from vae import ModelError
@@ -263,6 +265,43 @@ def test_training_from_disk_is_training_in_memory_bit_for_bit(saved, tmp_path):
         model.reconstruct(test.ecg, test.subjects),
         expected.reconstruct(in_memory.test.ecg, test.subjects),
     )
+
+
+@pytest.mark.usefixtures("_all_on_disk")
+def test_reconstructions_are_judged_from_disk_as_in_memory(saved, monkeypatch):
+    cohort = Cohort.open(saved)
+    on_disk, in_memory = cohort.split(test=0.5), Cohort(some_ecg(), cohort.subjects).split(test=0.5)
+    test, subjects = in_memory.test, in_memory.test.subjects
+    model = built(in_memory).adapt(in_memory.train.ecg, in_memory.train.subjects)
+    mean, _ = model.encode(test.ecg, subjects)
+    whole, lazy = model.decode(mean, subjects), judge.Reconstruction(model, mean, subjects)
+    patients = subjects["patient_id"]
+    expected = reconstruction_metrics(test.ecg, whole, in_memory.train.ecg, patients, 3, draws=20)
+    monkeypatch.setattr("evaluation.reconstruction.RECORDINGS_PER_CHUNK", 8)
+    monkeypatch.setattr(module, "CHUNK", 8)
+    found = reconstruction_metrics(on_disk.test.ecg, lazy, on_disk.train.ecg, patients, 3, draws=20)
+    assert found == pytest.approx(expected, rel=1e-5, abs=1e-6)
+    drawn = []
+    monkeypatch.setattr(judge.figures, "plot_reconstructions", lambda *a, **k: drawn.append(a))
+    judge._examples(on_disk.test, lazy, 3)
+    error = 1000 * np.abs(test.ecg - whole).mean(axis=(1, 2))
+    [(real, made, titles)] = drawn
+    for row, ecg, reconstruction, title in zip(
+        np.argsort(error)[np.round(np.linspace(0.05, 0.95, 3) * (len(error) - 1)).astype(int)],
+        *(real, made, titles),
+        strict=True,
+    ):
+        np.testing.assert_array_equal(ecg, test.ecg[row])
+        np.testing.assert_allclose(reconstruction, whole[row], atol=1e-5)
+        assert title.startswith(f"{subjects['subject_id'][row]}: mean error {error[row]:.0f} uV")
+
+
+@pytest.mark.usefixtures("_all_on_disk")
+def test_of_a_large_split_an_even_selection_is_judged(saved):
+    train = Cohort.open(saved).split().train
+    assert judge._some(train, len(train)) is train
+    some = judge._some(train, 3)
+    np.testing.assert_array_equal(some.ecg[:], train.ecg[[0, (len(train) - 1) // 2, -1]])
 
 
 @pytest.mark.usefixtures("_all_on_disk")
