@@ -7,8 +7,8 @@ written): beats of 4,000 simulated subjects, over and over with noise of 5 uV. T
 network is trained on the training part of its split, alternately from disk and with the ECGs in
 memory where they fit, each in a process of its own. "ECG/s" is the median over chunks of 20 steps,
 after the first, which compiles; "s / epoch" follows from all of them: `--steps` steps, or with 0 a
-whole epoch. Before each run from disk the file leaves the system's cache, so that the disk is part
-of what is measured.
+whole epoch. Before it is opened, and before training from disk, the file leaves the system's cache,
+so that the disk is part of what is measured.
 
 "peak" is what the system counts as memory of the process at most, pages of files included, and
 "own" the part that is its own. `--latent` and `--judgement` add what follows training in a run.
@@ -101,8 +101,7 @@ def train(folder: Path, n: int, steps: int, in_memory: bool, latent: bool, judge
     from train import Clock, open_data
     from training import Batches, build_model, samples_of
 
-    if not in_memory:
-        uncache(folder / "ecg.npy")
+    uncache(folder / "ecg.npy")
     config = dataclasses.replace(CONFIG, data=DataConfig(source="prepared", path=folder))
     clock = Clock()
     with clock.phase("open"):
@@ -120,6 +119,8 @@ def train(folder: Path, n: int, steps: int, in_memory: bool, latent: bool, judge
     steps = min(steps or len(batches), len(batches))
     if steps < 3 * CHUNK_STEPS:
         raise SystemExit(f"Expected {3 * CHUNK_STEPS} steps or more. {n} ECGs give {steps}.")
+    if not in_memory:
+        uncache(folder / "ecg.npy")
     pace = pace_callback()
     model.fit(batches, steps_per_epoch=steps, shuffle=False, verbose=0, callbacks=[pace])
     taken, seconds = (np.diff(values[1:]) for values in (pace.steps, pace.times))

@@ -43,7 +43,7 @@ class Rows:
         self.path, self.offset, self.dtype = Path(path), offset, np.dtype(dtype)
         self._row_shape = tuple(shape[1:])
         self._row_bytes = int(np.prod(self._row_shape)) * self.dtype.itemsize
-        self._numbers = np.arange(shape[0])
+        self._numbers = np.arange(shape[0], dtype=np.int64)
         self._file = _identity(os.stat(path))
 
     def __len__(self) -> int:
@@ -89,12 +89,22 @@ class Rows:
         """Fills the bytes of `target` with these rows."""
         starts = np.flatnonzero(np.diff(numbers, prepend=-2) != 1)  # of runs, read in one go
         stops = np.append(starts[1:], len(numbers))
+        places = self.offset + numbers[starts] * self._row_bytes
+        lengths = (stops - starts) * self._row_bytes
+        order = np.argsort(places)  # a disk likes one direction
         # Opened anew each time (20 us): nothing is left open, and threads share no position.
         with self.path.open("rb", buffering=0) as file:
             if _identity(os.fstat(file.fileno())) != self._file:
                 raise OSError(f"{self.path} was replaced or changed while it was in use.")
-            for run in np.argsort(numbers[starts]):  # a disk likes one direction
-                file.seek(self.offset + int(numbers[starts[run]]) * self._row_bytes)
+            if hasattr(os, "posix_fadvise"):
+                # All are asked for at once. A batch of 64 that no cache holds then takes 4 ms on a
+                # disk that answers after 1 to 3 ms, instead of 60 to 180 ms one after the other.
+                for run in order:
+                    os.posix_fadvise(
+                        file.fileno(), places[run], lengths[run], os.POSIX_FADV_WILLNEED
+                    )
+            for run in order:
+                file.seek(places[run])
                 left = target[starts[run] * self._row_bytes : stops[run] * self._row_bytes]
                 while left:
                     count = file.readinto(left)
