@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from rows import chunks
+
 if TYPE_CHECKING:
     from data import Cohort
 
@@ -46,8 +48,8 @@ def describe(cohort: Cohort) -> dict[str, object]:
 def fingerprint(cohort: Cohort) -> str:
     """Sha256 of everything that training and evaluation read of a cohort."""
     digest = hashlib.sha256(repr((cohort.leads, cohort.sampling_rate, cohort.ecg.shape)).encode())
-    for start in range(0, len(cohort), CHUNK):
-        digest.update(np.ascontiguousarray(cohort.ecg[start : start + CHUNK]))
+    for _, ecg in chunks(cohort.ecg, CHUNK):
+        digest.update(np.ascontiguousarray(ecg))
     digest.update(cohort.subjects.to_csv(index=False).encode())
     return digest.hexdigest()
 

@@ -28,6 +28,7 @@ from cox import batch_rows, partial_log_likelihood
 from data.augment import augment
 from data.cohort import Cohort, CohortError, Split
 from data.outcomes import with_outcomes
+from rows import Rows
 from vae import VAE
 from vae_prediction import VAEPrediction
 
@@ -48,12 +49,12 @@ class Samples(NamedTuple):
     """What a model is trained on: N subjects.
 
     Attributes:
-        ecg: (N, L, T) mV, an array or a memory map.
+        ecg: (N, L, T) mV, an array, a memory map or `Rows` on disk.
         conditions: (N, C), encoded.
         target: (N, 2) time and event for the task "cox", (N,) otherwise; None without a head.
     """
 
-    ecg: np.ndarray
+    ecg: np.ndarray | Rows
     conditions: np.ndarray
     target: np.ndarray | None = None
 
@@ -72,7 +73,7 @@ class Batches(keras.utils.PyDataset):
     rows that do not fill a last batch are left out, others in each epoch.
 
     Args:
-        samples: N subjects; of a memory map only the rows of a batch are read.
+        samples: N subjects; of a memory map or `Rows` only the rows of a batch are read.
         batch_size: B, or N if there are fewer.
         seed: of shuffling and augmentation.
         augmentation: strength of `data.augment.augment`.

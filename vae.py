@@ -28,6 +28,7 @@ from leads import LEADS, expansion_matrix, independent_among
 from network import ModelError, build_decoder, build_encoder, check_settings
 from pca import weighted_pca
 from prior import Prior, fit_prior, standard_normal
+from rows import Rows, chunks, stored
 from saving import read_model, write_model
 
 PREDICT_BATCH = 512
@@ -658,7 +659,7 @@ class VAE(keras.Model):
         self, ecg: np.ndarray, conditions: Conditions | None
     ) -> tuple[np.ndarray, np.ndarray]:
         """ECGs (N, L, T), finite, and their encoded conditions."""
-        ecg = ecg if isinstance(ecg, np.ndarray) else np.asarray(ecg)
+        ecg = ecg if isinstance(ecg, (np.ndarray, Rows)) else np.asarray(ecg)
         if ecg.dtype.kind not in "fiu":
             raise ModelError(f"Expected ecg as numbers in mV. Received: {ecg.dtype}.")
         if ecg.ndim == 4 and ecg.shape[-1] == 1:
@@ -673,8 +674,9 @@ class VAE(keras.Model):
                 f"Expected ecg of shape (N, {self.ecg_shape[0]}, {self.ecg_shape[1]}) in mV. "
                 f"Received: {ecg.shape}.{hint}"
             )
-        for start in range(0, len(ecg), 4096):
-            finite = np.isfinite(ecg[start : start + 4096]).all(axis=(1, 2))
+        ecg = stored(ecg)
+        for start, chunk in chunks(ecg):
+            finite = np.isfinite(chunk).all(axis=(1, 2))
             if not finite.all():
                 raise ModelError(
                     f"ECG {start + int(np.argmin(finite))} has NaN or infinite values."

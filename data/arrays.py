@@ -28,6 +28,7 @@ from data.cohort import (
     einthoven_residual,
 )
 from data.outcomes import KEYS, as_ids, read_csv
+from rows import chunks
 
 TABLES = ("subjects.csv", "conditions.csv")
 # Largest median of `einthoven_residual`. In PTB-XL and simulated beats it is 0.13 with noise of 20
@@ -132,8 +133,7 @@ def _check_leads(cohort: Cohort) -> None:
         CohortError: names the first recording with a lost lead.
     """
     misfit = np.empty(len(cohort))
-    for start in range(0, len(cohort), 4096):
-        ecg = np.asarray(cohort.ecg[start : start + 4096])
+    for start, ecg in chunks(cohort.ecg):
         flat = np.ptp(ecg, axis=2) == 0
         if flat.any():
             row, lead = np.argwhere(flat)[0]
@@ -142,7 +142,7 @@ def _check_leads(cohort: Cohort) -> None:
                 f"{LEADS[lead]}: not connected, or filled up where it is missing. Leave the "
                 "recording out."
             )
-        misfit[start : start + 4096] = einthoven_residual(ecg)
+        misfit[start : start + len(ecg)] = einthoven_residual(ecg)
     if np.median(misfit) > MAX_LIMB_MISFIT:
         raise CohortError(
             f"Leads III, aVR, aVL and aVF do not follow from I and II in most of the {len(cohort)} "

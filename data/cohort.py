@@ -19,6 +19,7 @@ import numpy as np
 import pandas as pd
 
 from leads import INDEPENDENT_LEADS, LEADS, derive_leads, einthoven_residual, independent_leads
+from rows import Rows, chunks, select, write_array
 
 __all__ = [
     "INDEPENDENT_LEADS",
@@ -64,7 +65,7 @@ class Cohort:
     """ECGs and what is known of their subjects, row by row.
 
     Attributes:
-        ecg: (N, L, T) float32, mV; an array or a read-only memory map.
+        ecg: (N, L, T) float32, mV; an array, a read-only memory map, or `Rows` on disk.
         subjects: N rows, index 0..N-1. `subject_id` (unique) names the recording, `patient_id` the
             person (splits are by patient; equal to `subject_id` if absent). Condition columns,
             optional `time` (years) and `event` (0 / 1), anything else carried along. Missing
@@ -79,7 +80,7 @@ class Cohort:
         CohortError: the data break the contract.
     """
 
-    ecg: np.ndarray
+    ecg: np.ndarray | Rows
     subjects: pd.DataFrame
     source: str = ""
     excluded: pd.DataFrame = field(
@@ -95,7 +96,7 @@ class Cohort:
         _check_recorded(self.ecg, self.leads, self.sampling_rate)
         _check_ecg(self.ecg, self.subjects["subject_id"], self.leads)
         if self.leads != LEADS and set(self.leads) == set(LEADS):
-            self.ecg = self.ecg[:, [self.leads.index(lead) for lead in LEADS]]
+            self.ecg = np.asarray(self.ecg)[:, [self.leads.index(lead) for lead in LEADS]]
             self.leads = LEADS
         if self.truth is not None:
             if len(self.truth) != len(self.subjects):
@@ -108,13 +109,17 @@ class Cohort:
         return len(self.subjects)
 
     def take(self, rows: Sequence[int] | np.ndarray) -> Cohort:
-        """The recordings at these row numbers, in this order. `excluded` stays as it is."""
+        """The recordings at these row numbers, in this order. `excluded` stays as it is.
+
+        Of a memory-mapped cohort a part of more than `rows.IN_MEMORY` bytes stays on disk:
+        its `ecg` is then `Rows`, which read what they are asked for.
+        """
         rows = np.asarray(rows)
         if rows.dtype == bool:
             rows = np.flatnonzero(rows)
         rows = rows.astype(np.int64)
         part = object.__new__(Cohort)  # rows of a valid cohort are valid: not checked again
-        part.ecg = self.ecg[rows]
+        part.ecg = select(self.ecg, rows)
         part.subjects = self.subjects.iloc[rows].reset_index(drop=True)
         part.truth = None if self.truth is None else self.truth.iloc[rows].reset_index(drop=True)
         part.source, part.excluded = self.source, self.excluded
@@ -200,8 +205,8 @@ class Cohort:
         names = ("ecg.npy", *tables, "cohort.json")
         try:
             # Not in place: the ECGs may be a memory map of the very file that is replaced.
-            with (folder / "ecg.npy.partial").open("wb") as file:
-                np.save(file, np.asarray(self.ecg, dtype=np.float32))
+            parts = (ecg for _, ecg in chunks(self.ecg))
+            write_array(folder / "ecg.npy.partial", self.ecg.shape, parts)
             for name, table in tables.items():
                 table.to_csv(folder / f"{name}.partial", index=False)
             text = json.dumps(self._description(), indent=2) + "\n"
@@ -329,9 +334,9 @@ def _checked_subjects(subjects: pd.DataFrame) -> pd.DataFrame:
     return subjects
 
 
-def _check_recorded(ecg: np.ndarray, leads: tuple[str, ...], sampling_rate: float) -> None:
+def _check_recorded(ecg: np.ndarray | Rows, leads: tuple[str, ...], sampling_rate: float) -> None:
     """Checks that there are ECGs, and what is said of how they were recorded."""
-    if not isinstance(ecg, np.ndarray):
+    if not isinstance(ecg, (np.ndarray, Rows)):
         raise CohortError(f"Expected ecg as a NumPy array. Received: {type(ecg)}.")
     if len(set(leads)) != len(leads):
         twice = next(lead for lead in leads if leads.count(lead) > 1)
@@ -341,7 +346,7 @@ def _check_recorded(ecg: np.ndarray, leads: tuple[str, ...], sampling_rate: floa
         raise CohortError(f"Expected a sampling rate in Hz. Received: {sampling_rate!r}.")
 
 
-def _check_ecg(ecg: np.ndarray, ids: pd.Series, leads: tuple[str, ...]) -> None:
+def _check_ecg(ecg: np.ndarray | Rows, ids: pd.Series, leads: tuple[str, ...]) -> None:
     """Checks shape, type, finiteness and unit; chunked, so that memory maps stay on disk."""
     expected = f"Expected ecg of shape ({len(ids)}, {len(leads)}, T)"
     if ecg.ndim != 3 or ecg.shape[:2] != (len(ids), len(leads)) or ecg.shape[2] == 0:
@@ -356,8 +361,7 @@ def _check_ecg(ecg: np.ndarray, ids: pd.Series, leads: tuple[str, ...]) -> None:
     if ecg.dtype != np.float32:
         raise CohortError(f"Expected ecg of dtype float32 in mV. Received: {ecg.dtype}.")
     peak_to_peak = np.empty(len(ids))
-    for start in range(0, len(ids), 4096):
-        chunk = np.asarray(ecg[start : start + 4096])
+    for start, chunk in chunks(ecg):
         finite = np.isfinite(chunk).all(axis=2)
         if not finite.all():
             row, lead = np.argwhere(~finite)[0]
@@ -365,7 +369,7 @@ def _check_ecg(ecg: np.ndarray, ids: pd.Series, leads: tuple[str, ...]) -> None:
                 f"ECG {ids[start + row]!r} has NaN or infinite values in lead {leads[lead]}. "
                 "Leave the recording out, or repair it."
             )
-        peak_to_peak[start : start + 4096] = np.ptp(chunk, axis=2).max(axis=1)
+        peak_to_peak[start : start + len(chunk)] = np.ptp(chunk, axis=2).max(axis=1)
     low, high = PLAUSIBLE_PEAK_TO_PEAK_MV
     typical = float(np.median(peak_to_peak))
     if typical > high:

@@ -37,6 +37,7 @@ from tqdm import tqdm
 
 from data.beats import Beat, BeatError, Strip, median_beat
 from data.cohort import FORMAT_VERSION, LEADS, SAMPLES, Cohort, CohortError
+from rows import write_array
 
 BEATS_VERSION = 1  # raise it when the same strip gives another beat than before
 RECORDS_PER_WORKER = 500  # a worker takes a second to start; with less work it is not worth it
@@ -280,26 +281,27 @@ def _beat(record: Any, read: Read) -> Beat:
 
 def _assemble(shards: list[_Shard], subjects: pd.DataFrame, folder: Path, source: str) -> None:
     """Makes one prepared folder of the shards; no more than one shard is in memory at a time."""
-    tables = [_load(shard, "rows", "quality", "excluded_rows", "reasons") for shard in shards]
+    tables = [_table(shard) for shard in shards]
     rows, quality, excluded_rows, reasons = map(np.concatenate, zip(*tables, strict=True))
-    excluded = pd.DataFrame(reasons.astype(object), columns=["reason", "detail"])
+    excluded = pd.DataFrame(reasons, columns=["reason", "detail"])
     excluded.insert(0, "subject_id", subjects["subject_id"][excluded_rows].astype(str).to_numpy())
     if len(rows) == 0:
         shutil.rmtree(folder)  # the cause may be mended before the next try
         raise CohortError(_nothing_left(excluded, source))
     joined = folder / "shards" / f"joined.{os.getpid()}.npy"
-    ecg = np.lib.format.open_memmap(
-        joined, mode="w+", dtype=np.float32, shape=(len(rows), len(LEADS), SAMPLES)
-    )
-    start = 0
-    for shard in shards:
-        (beats,) = _load(shard, "ecg")
-        ecg[start : start + len(beats)] = beats
-        start += len(beats)
+    beats = (_load(shard, "ecg")[0] for shard in shards)
+    write_array(joined, (len(rows), len(LEADS), SAMPLES), beats)
+    ecg = np.load(joined, mmap_mode="r")
     kept = subjects.iloc[rows].reset_index(drop=True)
     measured = pd.DataFrame(quality, columns=QUALITY)
     kept[list(QUALITY)] = measured.astype({"beats_used": int, "beats_found": int})
     Cohort(ecg, kept, source=source, excluded=excluded).save(folder)
+
+
+def _table(shard: _Shard) -> tuple[np.ndarray, ...]:
+    """All but the ECGs. Reasons as objects: in a text array the longest sets the size of each."""
+    *numbers, reasons = _load(shard, "rows", "quality", "excluded_rows", "reasons")
+    return *numbers, reasons.astype(object)
 
 
 def _load(shard: _Shard, *names: str) -> list[np.ndarray]:

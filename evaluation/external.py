@@ -20,6 +20,7 @@ def external_split(model: VAE, config: Config, own: Split) -> tuple[Cohort, Spli
         CohortError: it does not fit the model, or was trained on.
     """
     from data import CohortError, Split, load_cohort
+    from rows import chunks
     from training import check_split, with_targets
 
     cohort = load_cohort(config.data)
@@ -34,8 +35,8 @@ def external_split(model: VAE, config: Config, own: Split) -> tuple[Cohort, Spli
                 f"Received: {received}."
             )
     cohort = fitting(model, with_targets(cohort, config.model))
-    seen = {hash(ecg.tobytes()) for part in own[:2] for ecg in part.ecg}
-    shared = sum(hash(ecg.tobytes()) in seen for ecg in cohort.ecg)
+    seen = {hash(ecg.tobytes()) for part in own[:2] for _, some in chunks(part.ecg) for ecg in some}
+    shared = sum(hash(ecg.tobytes()) in seen for _, some in chunks(cohort.ecg) for ecg in some)
     if shared:
         raise CohortError(
             f"{shared} of the {len(cohort)} ECGs of {cohort.source} are training or validation "

@@ -12,6 +12,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from config import EvaluationConfig
+from data.cohort import Cohort, Split
 from evaluation import figures
 from evaluation.adherence import (
     GENERATED,
@@ -45,10 +46,15 @@ from evaluation.survival_figures import (
 )
 from evaluation.utility import utility_metrics
 from leads import LEADS
+from rows import chunks
 
 if TYPE_CHECKING:
-    from data.cohort import Cohort, Split
     from vae import VAE
+
+# What is used of larger splits: time and memory of the figures below do not grow beyond.
+PCA_RECORDINGS = 50_000  # training; the baseline is then 0.02% of its error from all of them
+COX_RECORDINGS = 50_000  # training, of the regressions that a head is compared with
+SURVIVAL_RECORDINGS = 20_000  # test: pairs of events and subjects, in each bootstrap sample
 
 
 def evaluate(
@@ -67,13 +73,13 @@ def evaluate(
     """
     test, patients = split.test, split.test.subjects["patient_id"].to_numpy()
     mean, log_var = model.encode(test.ecg, test.subjects)
-    reconstruction = model.decode(mean, test.subjects)
+    reconstruction = Reconstruction(model, mean, test.subjects)
     targets, names = probe_targets(model.schema, test.subjects)
     metrics = {
         "reconstruction": reconstruction_metrics(
             test.ecg,
             reconstruction,
-            split.train.ecg,
+            _some(split.train, PCA_RECORDINGS).ecg,
             patients,
             model.latent_space_dim,
             settings.seed,
@@ -95,9 +101,12 @@ def evaluate(
     metrics["latent"]["noise_uv"] = model.noise_uv
     task = getattr(model, "task", None)
     if task == "cox":
+        followed = Split(
+            _some(split.train, COX_RECORDINGS), split.validation, _some(test, SURVIVAL_RECORDINGS)
+        )
         metrics["survival"] = survival_metrics(
-            _survival(model, split.train),
-            _survival(model, test),
+            _survival(model, followed.train),
+            _survival(model, followed.test),
             tuple(np.asarray(part) for part in model.baseline.values()),
             draws=settings.bootstrap,
             seed=settings.seed,
@@ -115,7 +124,7 @@ def evaluate(
     drawn |= _sweeps(model, split.train.subjects)
     drawn |= _generator_figures(model, split, metrics["adherence"], settings.seed)
     if task == "cox":
-        drawn |= _risk_figures(model, split, metrics["survival"])
+        drawn |= _risk_figures(model, followed, metrics["survival"])
     drawn["error_by_lead"] = figures.plot_error_by_lead(metrics["reconstruction"], test.leads)
     kl = [metrics["latent"][f"kl_{z}"] for z in range(model.latent_space_dim)]
     drawn["latent_kl"] = figures.plot_latent(kl)
@@ -131,6 +140,23 @@ def evaluate(
     return metrics, drawn
 
 
+class Reconstruction:
+    """What a model gives back of N recordings, decoded when asked for: 75,000 would take 1.4 GB."""
+
+    def __init__(self, model: VAE, latent: np.ndarray, subjects: pd.DataFrame) -> None:
+        self.model, self.latent, self.subjects = model, latent, subjects
+        self.shape = (len(latent), *model.ecg_shape)
+
+    def __getitem__(self, rows: slice | np.ndarray) -> np.ndarray:
+        return self.model.decode(self.latent[rows], self.subjects.iloc[rows])
+
+
+def _some(part: Cohort, most: int | None = None) -> Cohort:
+    """An even selection of at most so many recordings; see `training_rows`."""
+    rows = training_rows(len(part), most)
+    return part if len(rows) == len(part) else part.take(rows)
+
+
 def _generator_metrics(
     model: VAE, split: Split, mean: np.ndarray, settings: EvaluationConfig
 ) -> dict[str, dict]:
@@ -140,7 +166,7 @@ def _generator_metrics(
     time and add little.
     """
     schema, draws, seed = model.schema, settings.bootstrap, settings.seed
-    train = split.train.take(training_rows(len(split.train)))
+    train, validation = _some(split.train), _some(split.validation)
     rows = training_rows(len(split.test))
     test, mean = split.test.take(rows), mean[rows]
     patients = test.subjects["patient_id"].to_numpy()
@@ -157,19 +183,21 @@ def _generator_metrics(
         adherence |= slopes | specificity_metrics(
             model, test.subjects, train.subjects, mean, real, of_real_slopes
         )
-    of_real = ConditionRegressor(schema, train.ecg, train.subjects, split.validation)
-    of_generated = ConditionRegressor(schema, for_train, train.subjects, split.validation)
+    of_real = ConditionRegressor(schema, train.ecg, train.subjects, validation)
+    of_generated = ConditionRegressor(schema, for_train, train.subjects, validation)
     adherence |= recovery_metrics(schema, of_real, test, for_test, seed, draws)
+    realism = realism_metrics(
+        test.ecg,
+        for_test,
+        train.ecg,
+        patients,
+        seed,
+        leads=test.leads,
+        sampling_rate=test.sampling_rate,
+    )
+    del for_test  # 190 MB of 10,000; what follows needs as much twice
     return {
-        "realism": realism_metrics(
-            test.ecg,
-            for_test,
-            train.ecg,
-            patients,
-            seed,
-            leads=test.leads,
-            sampling_rate=test.sampling_rate,
-        ),
+        "realism": realism,
         "adherence": adherence,
         "utility": utility_metrics(schema, of_generated, of_real, test, seed, draws),
         "privacy": privacy_metrics(
@@ -213,7 +241,7 @@ def _risk_figures(model: VAE, split: Split, survival: dict[str, float]) -> dict[
     rank = np.round(np.array([0.05, 0.25, 0.5, 0.75, 0.95]) * (len(test) - 1)).astype(int)
     rows = np.argsort(log_hazard)[rank]
     times = np.linspace(0, horizon, 100)
-    curves = model.predict_survival(np.asarray(test.ecg)[rows], subjects.iloc[rows], times)
+    curves = model.predict_survival(test.ecg[rows], subjects.iloc[rows], times)
     labels = [f"{subjects['subject_id'][row]}: log hazard {log_hazard[row]:+.2f}" for row in rows]
     # Along the head's weights, one SD of the prior a step: what a high-risk ECG looks like at the
     # conditions of the reference subject.
@@ -232,9 +260,13 @@ def _risk_figures(model: VAE, split: Split, survival: dict[str, float]) -> dict[
     }
 
 
-def _examples(test: Cohort, reconstruction: np.ndarray, count: int) -> dict[str, Figure]:
+def _examples(test: Cohort, reconstruction: Reconstruction, count: int) -> dict[str, Figure]:
     """Test ECGs under their reconstructions, evenly spaced from the best to the worst."""
-    error = np.abs(np.asarray(test.ecg) - reconstruction).mean(axis=(1, 2))  # mV
+    errors = [
+        np.abs(ecg - reconstruction[start : start + len(ecg)]).mean(axis=(1, 2))
+        for start, ecg in chunks(test.ecg)
+    ]
+    error = np.concatenate(errors)  # (N,) mV
     rank = np.round(np.linspace(0.05, 0.95, count) * (len(error) - 1)).astype(int)
     rows = np.argsort(error)[rank]
     titles = [
@@ -244,7 +276,7 @@ def _examples(test: Cohort, reconstruction: np.ndarray, count: int) -> dict[str,
     ]
     return {
         "reconstructions": figures.plot_reconstructions(
-            np.asarray(test.ecg)[rows],
+            np.asarray(test.ecg[rows]),
             reconstruction[rows],
             titles,
             leads=test.leads,

@@ -52,7 +52,8 @@ def reconstruction_metrics(
 
     Args:
         ecg: (N, L, T) mV, test recordings.
-        reconstruction: (N, L, T) mV, what the model made of them.
+        reconstruction: (N, L, T) mV, what the model made of them; or something of this `shape`
+            that gives rows when it is indexed, such as `judge.Reconstruction`.
         train_ecg: (N_train, L, T) mV, what the baselines are fitted on.
         patients: (N,) patient id of each test recording.
         k: components of the PCA, the number of latent dimensions.

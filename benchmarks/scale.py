@@ -1,0 +1,267 @@
+"""Memory and speed as a cohort grows: prepared, opened from disk, trained on.
+
+    python -m benchmarks.scale --n 10000 100000 500000 [--steps 0] [--latent] [--judgement]
+
+For each n a prepared cohort is written to a scratch folder (19 kB per ECG, twice that while it is
+written): beats of 4,000 simulated subjects, over and over with noise of 5 uV. Then the default
+network is trained on the training part of its split, alternately from disk and with the ECGs in
+memory where they fit, each in a process of its own. "ECG/s" is the median over chunks of 20 steps,
+after the first, which compiles; "s / epoch" follows from all of them: `--steps` steps, or with 0 a
+whole epoch. Before it is opened, and before training from disk, the file leaves the system's cache,
+so that the disk is part of what is measured.
+
+"peak" is what the system counts as memory of the process at most, pages of files included, and
+"own" the part that is its own. `--latent` and `--judgement` add what follows training in a run.
+"""
+
+import dataclasses
+import json
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import tyro
+
+CHUNK_STEPS = 20
+SIMULATED = 4000
+COLUMNS = ("rate", "epoch", "peak", "own", "open", "adapt")
+
+
+@dataclass(frozen=True)
+class Options:
+    """What is measured."""
+
+    n: tuple[int, ...] = (10_000, 100_000)  # sizes of the cohorts
+    steps: int = 500  # of training; 0 is an epoch
+    rounds: int = 1  # of training from disk and in memory, alternating
+    latent: bool = False  # also the closed-form steps after training, from disk
+    judgement: bool = False  # also the evaluation on the test part, from disk
+    prepare: tuple[int, ...] = (5_000, 50_000)  # records to prepare; none to leave it out
+    scratch: Path | None = None  # folder on the disk to measure
+
+
+# ---- in the processes that are measured ----------------------------------------------------------
+
+
+def own_memory() -> float:
+    """GB that belong to this process alone; NaN where the system does not tell."""
+    return status("RssAnon")
+
+
+def status(name: str) -> float:
+    file = Path("/proc/self/status")
+    lines = file.read_text().splitlines() if file.is_file() else []
+    found = [int(line.split()[1]) / 1e6 for line in lines if line.startswith(f"{name}:")]
+    return found[0] if found else float("nan")
+
+
+def peak_memory() -> float:
+    """GB; `ru_maxrss` may be that of the parent, if that was larger, and VmHWM may not be there."""
+    unit = 1e9 if sys.platform == "darwin" else 1e6
+    peak = status("VmHWM")
+    return peak if peak == peak else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
+
+
+def write_cohort(folder: Path, n: int) -> dict:
+    import pandas as pd
+
+    from data.cohort import Cohort
+    from data.synthetic import simulate
+    from rows import write_array
+
+    few, rng = simulate(SIMULATED, seed=0), np.random.default_rng(0)
+    source = np.arange(n) % SIMULATED
+
+    def parts():
+        for start in range(0, n, 2000):
+            ecg = few.ecg[source[start : start + 2000]]
+            yield ecg + np.float32(0.005) * rng.standard_normal(ecg.shape, np.float32)
+
+    subjects = few.subjects.iloc[source][["age", "sex", "bmi"]].reset_index(drop=True)
+    subjects.insert(0, "subject_id", np.arange(n))
+    folder.mkdir()
+    write_array(folder / "raw.npy", (n, *few.ecg.shape[1:]), parts())
+    raw = np.load(folder / "raw.npy", mmap_mode="r")
+    Cohort(raw, pd.DataFrame(subjects), source="benchmark").save(folder)
+    (folder / "raw.npy").unlink()
+    return {}
+
+
+def train(folder: Path, n: int, steps: int, in_memory: bool, latent: bool, judgement: bool) -> dict:
+    import keras
+
+    from config import CONFIG, DataConfig
+    from train import Clock, open_data
+    from training import Batches, build_model, samples_of
+
+    uncache(folder / "ecg.npy")
+    config = dataclasses.replace(CONFIG, data=DataConfig(source="prepared", path=folder))
+    clock = Clock()
+    with clock.phase("open"):
+        cohort, split, schema = open_data(config)
+    if in_memory:
+        split.train.ecg = np.array(split.train.ecg)
+    model = build_model(config, schema, cohort)
+    with clock.phase("adapt"):
+        model.adapt(split.train.ecg, split.train.subjects)
+    samples = samples_of(split.train, model, config.model)
+    model.compile(
+        keras.optimizers.Adam(config.training.learning_rate), jit_compile=config.training.xla
+    )
+    batches = Batches(samples, config.training.batch_size)
+    steps = min(steps or len(batches), len(batches))
+    if steps < 3 * CHUNK_STEPS:
+        raise SystemExit(f"Expected {3 * CHUNK_STEPS} steps or more. {n} ECGs give {steps}.")
+    if not in_memory:
+        uncache(folder / "ecg.npy")
+    pace = pace_callback()
+    model.fit(batches, steps_per_epoch=steps, shuffle=False, verbose=0, callbacks=[pace])
+    taken, seconds = (np.diff(values[1:]) for values in (pace.steps, pace.times))
+    found = {"rate": float(np.median(taken / seconds) * batches.batch_size)}
+    found["epoch"] = float(len(batches) * seconds.sum() / taken.sum())
+    found |= {"peak": peak_memory(), "own": pace.own}
+    if latent:
+        with clock.phase("latent"):
+            model.standardise_latent(samples.ecg, samples.conditions)
+        with clock.phase("prior"):
+            model.fit_prior(samples.ecg, samples.conditions)
+        found["peak of latent and prior"] = peak_memory()
+    if judgement:
+        from evaluation import evaluate
+
+        with clock.phase("judgement"):
+            evaluate(model, split, config.evaluation)
+        found["peak of judgement"] = peak_memory()
+    return found | clock.seconds
+
+
+def pace_callback():
+    import keras
+
+    class Pace(keras.callbacks.Callback):
+        """Notes the time every `CHUNK_STEPS` steps, and the most memory of its own."""
+
+        def on_train_begin(self, logs=None):
+            self.steps, self.times, self.own = [0], [time.perf_counter()], 0.0
+
+        def on_train_batch_end(self, batch, logs=None):
+            if batch + 1 - self.steps[-1] >= CHUNK_STEPS:
+                self.steps.append(batch + 1)
+                self.times.append(time.perf_counter())
+                self.own = max(self.own, own_memory())
+
+    return Pace()
+
+
+def uncache(file: Path) -> None:
+    if hasattr(os, "posix_fadvise"):
+        with file.open("rb") as opened:
+            os.fsync(opened.fileno())
+            os.posix_fadvise(opened.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+def read_simulated(number: int):
+    """A beat, as a source that stores median beats gives it."""
+    from data.beats import Beat
+
+    ecg = np.random.default_rng(number).standard_normal((12, 400), np.float32)
+    return Beat(ecg, 8, 9, 0.99, 5.0, 60.0)
+
+
+def prepare(folder: Path, n: int) -> dict:
+    import pandas as pd
+
+    from data.prepare import prepare as prepare_cohort
+
+    own, done = [own_memory()], threading.Event()
+    watch = threading.Thread(target=lambda: watch_memory(own, done), daemon=True)
+    watch.start()
+    table = pd.DataFrame({"subject_id": np.arange(n)})
+    started = time.perf_counter()
+    prepare_cohort(table, range(n), read_simulated, folder, "benchmark", workers=1)
+    seconds = time.perf_counter() - started
+    done.set()
+    watch.join()
+    return {"seconds": seconds, "peak": peak_memory(), "own": max(own)}
+
+
+def watch_memory(own: list[float], done: threading.Event) -> None:
+    while not done.wait(0.02):
+        own.append(own_memory())
+
+
+# ---- the tables ----------------------------------------------------------------------------------
+
+
+def measured(function: str, folder: Path, *arguments) -> dict:
+    """Calls a function of this file in a process of its own."""
+    code = (
+        "import json, sys; from pathlib import Path; from benchmarks import scale\n"
+        "name, folder, *rest = json.loads(sys.argv[1])\n"
+        "print(json.dumps(getattr(scale, name)(Path(folder), *rest)))"
+    )
+    call = json.dumps([function, str(folder), *arguments])
+    done = subprocess.run([sys.executable, "-c", code, call], capture_output=True, text=True)
+    if done.returncode:
+        raise SystemExit(done.stderr)  # otherwise TensorFlow's start-up notes
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def fits(gigabytes: float) -> bool:
+    """Whether half as much again is free; True where the system does not tell."""
+    file = Path("/proc/meminfo")
+    lines = file.read_text().splitlines() if file.is_file() else []
+    free = [int(line.split()[1]) / 1e6 for line in lines if line.startswith("MemAvailable:")]
+    return not free or free[0] > 1.5 * gigabytes
+
+
+def report(folder: Path, n: int, options: Options) -> None:
+    size = n * 12 * 400 * 4 / 1e9
+    measured("write_cohort", folder, n)
+    kinds = {"disk": False} | ({"memory": True} if fits(size) else {})
+    found: dict[str, list[dict]] = {kind: [] for kind in kinds}
+    for number in range(options.rounds):
+        for kind, in_memory in kinds.items():
+            first = number == 0 and not in_memory
+            more = first and options.latent, first and options.judgement
+            found[kind].append(measured("train", folder, n, options.steps, in_memory, *more))
+    for kind, runs in found.items():
+        value = {name: float(np.median([run[name] for run in runs])) for name in found[kind][-1]}
+        against = (
+            np.median([run["rate"] for run in found["memory"]]) if "memory" in found else np.nan
+        )
+        print(
+            f"{n:8d} {size:6.1f}  {kind:8} {value['rate']:7.0f} {value['rate'] / against:6.2f}"
+            f" {value['epoch']:9.0f} {value['peak']:7.2f} {value['own']:7.2f}"
+            f" {value['open']:7.1f} {value['adapt']:7.1f}",
+            flush=True,
+        )
+    rest = {name: value for name, value in found["disk"][0].items() if name not in COLUMNS}
+    for name, value in rest.items():
+        print(f"{name:>27} {value:8.1f} {'GB' if 'peak' in name else 's'}")
+
+
+def main(options: Options) -> None:
+    with tempfile.TemporaryDirectory(dir=options.scratch) as scratch:
+        print("       n     GB  ECGs in    ECG/s  ratio  s / epoch peak GB  own GB  open s adapt s")
+        for n in options.n:
+            with tempfile.TemporaryDirectory(dir=scratch) as folder:
+                report(Path(folder) / "cohort", n, options)
+        if options.prepare:
+            print(" records  prepared / s  peak GB  own GB")
+        for n in options.prepare:
+            with tempfile.TemporaryDirectory(dir=scratch) as folder:
+                value = measured("prepare", Path(folder), n)
+            rate = n / value["seconds"]
+            print(f"{n:8d} {rate:13.0f} {value['peak']:8.2f} {value['own']:7.2f}", flush=True)
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Options, description=__doc__))
