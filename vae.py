@@ -507,7 +507,7 @@ class VAE(keras.Model):
                 self._compiled[function.__name__] = compiled(function)
             function = self._compiled[function.__name__]
         for start in range(0, len(parts[0]), PREDICT_BATCH):
-            batch = [np.asarray(part[start:][:PREDICT_BATCH], np.float32) for part in parts]
+            batch = [np.asarray(part[start : start + PREDICT_BATCH], np.float32) for part in parts]
             n = len(batch[0])
             if several and n < PREDICT_BATCH:  # filled up: another shape would be compiled anew
                 batch = [np.resize(part, (PREDICT_BATCH, *part.shape[1:])) for part in batch]

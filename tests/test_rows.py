@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 import rows as module
+import vae
 from conditions import Condition, ConditionSchema
 from config import CONFIG, TrainingConfig
 from data.beats import Beat
@@ -17,7 +18,7 @@ from evaluation.reconstruction import reconstruction_metrics
 from provenance import fingerprint
 from rows import Rows, chunks, select, stored, write_array
 from training import Batches, Samples, build_model, fit, samples_of
-from vae import ModelError
+from vae import VAE, ModelError
 
 N = 60
 
@@ -331,3 +332,12 @@ def test_rows_that_do_not_fit_a_model_are_refused_in_words(saved, tmp_path):
     np.save(tmp_path / "broken.npy", broken)
     with pytest.raises(ModelError, match="ECG 7 has NaN"):
         model.encode(np.load(tmp_path / "broken.npy", mmap_mode="r"))
+
+
+def test_encoding_checks_and_reads_each_row_once(rows, monkeypatch):
+    monkeypatch.setattr(vae, "PREDICT_BATCH", 16)
+    read, count = Rows._read, []
+    monkeypatch.setattr(Rows, "_read", lambda *given: count.append(len(given[1])) or read(*given))
+    model = VAE((12, 400), (2,), ((12, 1),), ("valid",), 2, 0)
+    np.testing.assert_allclose(model.encode(rows)[0], model.encode(some_ecg())[0], atol=1e-6)
+    assert sum(count) == 2 * N
