@@ -32,6 +32,7 @@ from rows import Rows
 from vae import VAE
 from vae_prediction import VAEPrediction
 
+RESIDENT = 2**33  # bytes of training ECGs at most that are kept on a GPU: 440,000 ECGs
 STEPS_PER_CALL = 8  # of Python: alone they take a sixth of the time of a step of 32 ECGs
 
 # Settings in which a model may differ from the one that it takes encoder and decoder from.
@@ -78,6 +79,8 @@ class Batches(keras.utils.PyDataset):
         seed: of shuffling and augmentation.
         augmentation: strength of `data.augment.augment`.
         shuffle: False for validation: in order, with the incomplete last batch.
+        resident: hand out the numbers (B,) of the rows for the ECGs, which the model has at hand
+            (see `hold`).
     """
 
     def __init__(
@@ -87,11 +90,13 @@ class Batches(keras.utils.PyDataset):
         seed: int = 0,
         augmentation: float = 0.0,
         shuffle: bool = True,
+        resident: bool = False,
     ) -> None:
         super().__init__()
         self.samples = samples
         self.batch_size = min(batch_size, len(samples.ecg))
         self.seed, self.augmentation, self.shuffle = seed, augmentation, shuffle
+        self.resident = resident
         self.start_epoch(0)
 
     def start_epoch(self, epoch: int) -> None:
@@ -108,7 +113,10 @@ class Batches(keras.utils.PyDataset):
 
     def __getitem__(self, index: int) -> tuple:
         rows = self.rows[index]
-        ecg = np.asarray(self.samples.ecg[rows], dtype=np.float32)
+        if self.resident:
+            ecg = rows.astype(np.int32)
+        else:
+            ecg = np.asarray(self.samples.ecg[rows], dtype=np.float32)
         if self.augmentation:
             rng = np.random.default_rng([self.seed, self.epoch, index])
             ecg = augment(ecg, self.augmentation, rng)
@@ -139,6 +147,20 @@ class Batches(keras.utils.PyDataset):
             return tf.nest.pack_sequence_as(example, made)
 
         return tf.data.Dataset.range(len(self)).map(make).prefetch(2)
+
+
+def hold(model: VAE, ecg: np.ndarray | Rows, settings: TrainingConfig) -> bool:
+    """Puts training ECGs where the model is, if that is a GPU with room for them.
+
+    A step is then sent nothing but row numbers. On a CPU a batch is copied either way. TensorFlow
+    only: JAX would compile the ECGs into the program. Augmentation changes ECGs before that.
+    """
+    fits = isinstance(ecg, np.ndarray) and ecg.nbytes <= RESIDENT and not settings.augmentation
+    on_gpu = not keras.distribution.list_devices()[0].startswith("cpu")
+    if not (fits and on_gpu and keras.backend.backend() == "tensorflow"):
+        return False
+    model.resident = keras.ops.convert_to_tensor(ecg, "float32")
+    return True
 
 
 def kl_weight_at(epoch: int, settings: TrainingConfig, final: float) -> float:
@@ -467,7 +489,10 @@ def fit(
         TrainingError: a loss became NaN or infinite.
     """
     settings, epochs = config.training, config.training.epochs
-    batches = Batches(train, settings.batch_size, settings.seed, settings.augmentation)
+    resident = hold(model, train.ecg, settings)
+    batches = Batches(
+        train, settings.batch_size, settings.seed, settings.augmentation, resident=resident
+    )
     if batches.batch_size < settings.batch_size:
         print(f"The batch is the whole training set: {batches.batch_size} ECGs.")
     model.compile(
@@ -494,6 +519,7 @@ def fit(
             verbose=0,
             callbacks=[*callbacks, saver],
         )
+    model.resident = None
     saver.take_best(model)
     row = saver.history[saver.best_epoch]
     print(f"Best epoch: {row['epoch']}, {settings.watch} {row[saver.watch]:.4g}.")

@@ -169,6 +169,7 @@ class VAE(keras.Model):
         self._expansion = expansion_matrix(self.leads) if independent_only else None
         self._groups = None if schema is None else _group_matrix(schema.widths)
         self._compiled: dict[str, Callable] = {}
+        self.resident = None  # training ECGs (N, L, T) in mV on the device, see `training.hold`
         self.random = keras.random.SeedGenerator(seed)
 
         shape = (len(self.network_leads), self.ecg_shape[1])
@@ -299,8 +300,13 @@ class VAE(keras.Model):
         self.trackers[name].update_state(value, sample_weight=ops.sum(weight))
 
     def _as_inputs(self, inputs):
-        """(ecg, conditions) or ecg alone; a trailing axis of 1 is dropped."""
+        """(ecg, conditions) or ecg alone; a trailing axis of 1 is dropped.
+
+        Numbers (B,) instead of ECGs are rows of `resident`.
+        """
         ecg, conditions = inputs if isinstance(inputs, (tuple, list)) else (inputs, None)
+        if len(ecg.shape) == 1:
+            ecg = ops.take(self.resident, ecg, axis=0)
         ecg = ops.cast(ecg, "float32")
         if len(ecg.shape) == 4:
             ecg = ops.squeeze(ecg, axis=-1)

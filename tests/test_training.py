@@ -14,6 +14,7 @@ from training import (
     TrainingError,
     build_model,
     fit,
+    hold,
     kl_weight_at,
     learning_rate_at,
 )
@@ -145,6 +146,58 @@ def test_batches_read_only_their_rows_of_a_memory_map(tmp_path):
     ((received, conditions),) = batches[1]
     assert ecg.asked == [16]
     np.testing.assert_array_equal(received[:, 3, 2], conditions[:, 0])
+
+
+@pytest.mark.parametrize("shuffle", [True, False])
+@pytest.mark.parametrize("target", [None, np.arange(40, dtype=np.float32)])
+def test_the_pipeline_hands_out_the_batches_of_each_epoch(shuffle, target):
+    batches = Batches(TRAIN._replace(target=target), 16, seed=3, shuffle=shuffle)
+    pipeline = batches.pipeline()
+    assert len(pipeline) == len(batches)
+    assert pipeline.element_spec[0][0].shape == (16 if shuffle else None, 12, 60)
+    for epoch in range(2):
+        batches.start_epoch(epoch)
+        for index, received in enumerate(pipeline.as_numpy_iterator()):
+            (ecg, conditions), *target_of = batches[index]
+            np.testing.assert_array_equal(received[0][0], ecg)
+            np.testing.assert_array_equal(received[0][1], conditions)
+            assert len(received) == len(target_of) + 1
+            for one, other in zip(received[1:], target_of, strict=True):
+                np.testing.assert_array_equal(one, other)
+
+
+def test_ecgs_that_lie_on_a_gpu_are_told_by_number_and_train_bit_for_bit_the_same(
+    finished, tmp_path, monkeypatch
+):
+    seen, look_up = [], VAE._as_inputs
+    monkeypatch.setattr(training.keras.distribution, "list_devices", lambda: ["gpu:0"])
+    monkeypatch.setattr(
+        VAE,
+        "_as_inputs",
+        lambda self, inputs: seen.append(inputs[0].shape) or look_up(self, inputs),
+    )
+    model, history = trained(tmp_path / "training.npz")
+    assert {tuple(shape) for shape in seen} == {(16,), (20, 12, 60)}  # training and validation
+    assert model.resident is None
+    columns = {"seconds"}
+    pd.testing.assert_frame_equal(
+        history.drop(columns=columns), finished[1].drop(columns=columns), check_exact=True
+    )
+    for one, other in zip(model.get_weights(), finished[0].get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_what_does_not_fit_on_a_gpu_or_is_changed_on_the_way_stays_where_it_is(monkeypatch):
+    model = build_model(CONFIGURED, SCHEMA, COHORT)
+    settings = CONFIGURED.training
+    assert not hold(model, COHORT.ecg, settings)  # no GPU
+    monkeypatch.setattr(training.keras.distribution, "list_devices", lambda: ["gpu:0"])
+    assert not hold(model, COHORT.ecg, replace(settings, augmentation=1.0))
+    monkeypatch.setattr(training, "RESIDENT", COHORT.ecg.nbytes - 1)
+    assert not hold(model, COHORT.ecg, settings)
+    assert model.resident is None
+    monkeypatch.setattr(training, "RESIDENT", COHORT.ecg.nbytes)
+    assert hold(model, COHORT.ecg, settings)
 
 
 def test_augmentation_changes_training_ecgs_anew_in_each_epoch_and_reproducibly():
