@@ -14,6 +14,7 @@ import keras
 from keras import layers
 
 from conditions import ConditionSchema
+from devices import replicas
 from fast import FastConv2D, FastConv2DTranspose
 
 # Under mixed precision, what leads from and to ECG and latent stays float32: rounded to bfloat16, a
@@ -93,7 +94,10 @@ def build_decoder(settings: dict, shape: tuple[int, int], code_shape: tuple) -> 
 
 
 def _normalise(x, settings: dict):
-    return layers.BatchNormalization()(x) if settings["batch_normalization"] else x
+    if not settings["batch_normalization"]:
+        return x
+    # With several devices the statistics are those of the rows of all.
+    return layers.BatchNormalization(synchronized=replicas() > 1)(x)
 
 
 def _convolutions(settings: dict, n_leads: int) -> list[tuple[int, tuple[int, int], str]]:
