@@ -56,8 +56,8 @@ def open_devices(settings: TrainingConfig) -> contextlib.AbstractContextManager:
 def _mirrored(names: tuple[str, ...]):
     """One strategy for all runs of a process.
 
-    TensorFlow 2.21 numbers what devices exchange, anew for each strategy, and takes that of a second
-    one for that of the first.
+    TensorFlow 2.21 numbers what devices exchange, anew for each strategy, and mistakes what a
+    second one exchanges for what the first did.
     """
     import tensorflow as tf
 

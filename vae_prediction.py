@@ -171,7 +171,8 @@ class VAEPrediction(VAE):
             )
             for start in range(0, len(mean), PREDICT_BATCH)
         ]
-        return float(self.target_mean) + float(self.target_sd) * np.concatenate(parts)
+        mean, sd = (ops.convert_to_numpy(one) for one in (self.target_mean, self.target_sd))
+        return mean + sd * np.concatenate(parts)
 
     def predict_log_hazard(
         self, ecg: np.ndarray, conditions: Conditions | None = None
