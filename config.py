@@ -179,6 +179,8 @@ class TrainingConfig:
     """Of weights, shuffling, sampling, dropout and augmentation."""
     xla: bool = True
     """Compile the training step with XLA."""
+    devices: Literal["auto"] | int = "auto"
+    """Devices that share each batch: a number of GPUs (or CPU devices), or "auto": all GPUs."""
     precision: Literal["float32", "mixed_float16", "mixed_bfloat16"] = "float32"
     """Keras's precision policy; float32 on a CPU."""
 
@@ -191,6 +193,8 @@ class TrainingConfig:
             value = getattr(self, name)
             _check(value >= 0, f"training.{name}", "0 or more", value)
         _check(self.learning_rate > 0, "training.learning_rate", "above 0", self.learning_rate)
+        one = self.devices == "auto" or self.devices >= 1
+        _check(one, "training.devices", '"auto", or 1 or more', self.devices)
         started = self.warm_start is not None or not self.freeze
         _check(started, "training.warm_start", "a folder, to freeze what comes from it", None)
 

@@ -14,6 +14,7 @@ import keras
 from keras import layers
 
 from conditions import ConditionSchema
+from devices import replicas
 from fast import Stack
 
 # Under mixed precision, what leads from and to ECG and latent stays float32: rounded to bfloat16, a
@@ -99,7 +100,10 @@ def build_decoder(settings: dict, shape: tuple[int, int], code_shape: tuple) -> 
 
 def _normalisation(settings: dict) -> list[layers.Layer]:
     """The layer after another one, if there is one."""
-    return [layers.BatchNormalization()] if settings["batch_normalization"] else []
+    if not settings["batch_normalization"]:
+        return []
+    # With several devices the statistics are those of the rows of all.
+    return [layers.BatchNormalization(synchronized=replicas() > 1)]
 
 
 def _normalised(x, settings: dict):

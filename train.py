@@ -48,7 +48,8 @@ def train(config: Config = CONFIG, overwrite: bool = False) -> Path:
 
     Raises:
         RunError: a run of this name is finished, or was begun with other settings or data.
-        CohortError, ConditionError, ModelError, TrainingError: data or settings do not fit.
+        CohortError, ConditionError, ModelError, TrainingError, DeviceError: data, settings or
+            devices do not fit.
     """
     clock = Clock()
     folder = open_run(config, overwrite)
@@ -56,17 +57,19 @@ def train(config: Config = CONFIG, overwrite: bool = False) -> Path:
     with clock.phase("start"):  # here, so that --help and a wrong argument need no TensorFlow
         import keras
 
+        from devices import open_devices
         from evaluation import evaluate
         from training import build_model, fit, samples_of, warm_start
         from vae import VAE
 
         keras.config.set_dtype_policy(config.training.precision)
+        devices = open_devices(config.training)
 
     with clock.phase("data"):
         cohort, split, schema = open_data(config)
         record(folder, cohort)
 
-    with clock.phase("training"):
+    with clock.phase("training"), devices:
         model = build_model(config, schema, cohort)
         if config.training.warm_start:
             warm_start(model, config.training.warm_start, config.training.freeze)

@@ -28,6 +28,7 @@ from cox import batch_rows, partial_log_likelihood
 from data.augment import augment
 from data.cohort import Cohort, CohortError, Split
 from data.outcomes import with_outcomes
+from devices import devices_in_use, replicas
 from rows import Rows
 from vae import VAE
 from vae_prediction import VAEPrediction
@@ -161,6 +162,25 @@ def hold(model: VAE, ecg: np.ndarray | Rows, settings: TrainingConfig) -> bool:
         return False
     model.resident = keras.ops.convert_to_tensor(ecg, "float32")
     return True
+
+
+class Filled(keras.utils.PyDataset):
+    """The same batches, with rows of weight 0 up to a multiple of some number, as JAX needs it."""
+
+    def __init__(self, batches: Batches, multiple: int) -> None:
+        super().__init__()
+        self.batches, self.multiple = batches, multiple
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __getitem__(self, index: int) -> tuple:
+        inputs, target = (*self.batches[index], None)[:2]
+        rows = np.arange(-(-len(inputs[0]) // self.multiple) * self.multiple)
+        weight = (rows < len(inputs[0])).astype(np.float32)
+        rows = np.minimum(rows, len(inputs[0]) - 1)
+        inputs = tuple(part[rows] for part in inputs)
+        return inputs, None if target is None else target[rows], weight
 
 
 def kl_weight_at(epoch: int, settings: TrainingConfig, final: float) -> float:
@@ -476,7 +496,7 @@ def fit(
     """Trains, from the checkpoint if there is one, and leaves the model at its best epoch.
 
     Args:
-        model: built, adapted.
+        model: built, adapted; both it and this within `devices.open_devices` for several devices.
         train: training subjects.
         validation: others; `training.watch` on them chooses the epoch.
         config: `training` and `model.kl_weight` are read.
@@ -489,18 +509,21 @@ def fit(
         TrainingError: a loss became NaN or infinite.
     """
     settings, epochs = config.training, config.training.epochs
-    resident = hold(model, train.ecg, settings)
-    batches = Batches(
-        train, settings.batch_size, settings.seed, settings.augmentation, resident=resident
-    )
+    devices = devices_in_use()
+    size = min(settings.batch_size, len(train.ecg) // devices * devices)
+    resident = devices == 1 and hold(model, train.ecg, settings)
+    batches = Batches(train, size, settings.seed, settings.augmentation, resident=resident)
+    watched = Batches(validation, 256, shuffle=False)
+    watched = Filled(watched, devices) if devices > replicas() else watched.pipeline()
     if batches.batch_size < settings.batch_size:
         print(f"The batch is the whole training set: {batches.batch_size} ECGs.")
     model.compile(
         optimizer=keras.optimizers.Adam(
             settings.learning_rate, global_clipnorm=settings.gradient_norm or None
         ),
-        jit_compile=settings.xla,
-        steps_per_execution=STEPS_PER_CALL,
+        # Replicas of TensorFlow 2.21 have neither XLA nor several steps to a call.
+        jit_compile=settings.xla and replicas() == 1,
+        steps_per_execution=STEPS_PER_CALL if replicas() == 1 else 1,
     )
     saver = Checkpoint(checkpoint, epochs, settings.patience, f"val_{settings.watch}")
     callbacks = [EpochStart(batches, settings, config.model.kl_weight, epochs)]
@@ -512,7 +535,7 @@ def fit(
     if not saver.finished:
         model.fit(
             batches.pipeline(),
-            validation_data=Batches(validation, 256, shuffle=False).pipeline(),
+            validation_data=watched,
             initial_epoch=done,
             epochs=epochs,
             shuffle=False,  # of whole batches, by Keras: `Batches` shuffles, reproducibly

@@ -23,6 +23,7 @@ import pandas as pd
 from keras import ops
 
 from conditions import ConditionSchema, finite_numbers
+from devices import random_rows, replicas, whole_batch
 from fast import compiled
 from leads import LEADS, expansion_matrix, independent_among
 from network import ModelError, build_decoder, build_encoder, check_settings
@@ -220,7 +221,7 @@ class VAE(keras.Model):
         mean, log_var = self.encoder([x, conditions], training=training)
         z = mean
         if training:
-            noise = keras.random.normal(ops.shape(mean), dtype="float32", seed=self.random)
+            noise = random_rows(keras.random.normal, ops.shape(mean), self.random)
             z = mean + ops.exp(0.5 * log_var) * noise
         decoded = self.decoder([z, conditions], training=training)  # (B, I, T)
         return {
@@ -245,23 +246,23 @@ class VAE(keras.Model):
         """
         reconstruction = self.reconstruction_loss(y_pred["standardised"], y_pred["decoded"])
         kl = gaussian_kl(y_pred["mean"], y_pred["log_var"])  # (B, Z)
+        error = y_pred["standardised"] - y_pred["decoded"]
+        rmse = 1000 * self.scale * ops.sqrt(ops.mean(ops.square(error), axis=(1, 2)))
+        weight = ops.ones_like(rmse) if sample_weight is None else ops.reshape(sample_weight, (-1,))
+        # From here on B are the rows of all devices.
+        reconstruction, kl, rmse, weight = whole_batch([reconstruction, kl, rmse, weight])
         kl_sum = ops.sum(kl, axis=-1)
-        mean_kl = ops.mean(kl, axis=0)
+        mean_kl = ops.sum(kl * weight[:, None], axis=0) / ops.maximum(ops.sum(weight), 1e-9)  # (Z,)
         free_bits = self.settings["free_bits"]
         penalty = kl_sum
         if free_bits:
             # Kingma et al. 2016: the batch mean of each dimension must exceed the free bits.
             penalty = ops.sum(ops.maximum(mean_kl, free_bits)) + ops.zeros_like(kl_sum)
-        weight = (
-            ops.ones_like(kl_sum) if sample_weight is None else ops.reshape(sample_weight, (-1,))
-        )
         loss = weighted_mean(reconstruction + self.kl_weight * penalty, weight)
         for regularisation in self.losses:
             loss = loss + regularisation
         loss = loss + self.extra_loss(y, y_pred, weight, loss)
         objective = reconstruction + self.settings["kl_weight"] * kl_sum
-        error = y_pred["standardised"] - y_pred["decoded"]
-        rmse = 1000 * self.scale * ops.sqrt(ops.mean(ops.square(error), axis=(1, 2)))
         self._track("loss", loss, weight)
         self._track("objective", weighted_mean(objective, weight), weight)
         self._track("reconstruction", weighted_mean(reconstruction, weight), weight)
@@ -269,7 +270,7 @@ class VAE(keras.Model):
         self._track("rmse_uv", weighted_mean(rmse, weight), weight)
         active = ops.sum(ops.cast(mean_kl > 0.1, "float32"))
         self._track("active_units", active, weight)
-        return loss
+        return loss / replicas()
 
     def extra_loss(self, y, y_pred, weight, elbo):
         """What a subclass adds to the loss, a scalar; nothing here."""
@@ -320,7 +321,7 @@ class VAE(keras.Model):
         if not rate or self._groups is None:
             return conditions
         shape = (ops.shape(conditions)[0], self._groups.shape[0])
-        kept = keras.random.uniform(shape, seed=self.random) >= rate
+        kept = random_rows(keras.random.uniform, shape, self.random) >= rate
         return conditions * ops.matmul(ops.cast(kept, "float32"), self._groups)
 
     def _standardise(self, ecg):

@@ -15,6 +15,7 @@ import numpy as np
 from keras import ops
 
 from cox import TIES, breslow_baseline, cox_partial_likelihood, survival_function
+from devices import whole_batch
 from vae import PREDICT_BATCH, VAE, Conditions, ModelError, weighted_mean
 
 __all__ = ["TASKS", "VAEPrediction", "cox_partial_likelihood"]
@@ -125,14 +126,15 @@ class VAEPrediction(VAE):
                 raise ModelError(
                     f"Expected targets (B, 2), time and event. Received: {tuple(y.shape)}."
                 )
-            terms = cox_partial_likelihood(
-                y_pred["output"], y[:, 0], y[:, 1], self.settings["ties"], weight
-            )
+            # The risk sets are those of the whole batch.
+            output, y = whole_batch([y_pred["output"], y])
+            terms = cox_partial_likelihood(output, y[:, 0], y[:, 1], self.settings["ties"], weight)
             loss = ops.sum(terms) / ops.maximum(ops.sum(weight), 1e-9)
         else:
             target = ops.cast(ops.reshape(y, (-1, 1)), "float32")
             target = (target - self.target_mean) / self.target_sd
-            loss = weighted_mean(TASKS[self.task](target, y_pred["output"]), weight)
+            [losses] = whole_batch([TASKS[self.task](target, y_pred["output"])])
+            loss = weighted_mean(losses, weight)
         weighted = self.settings["task_weight"] * loss
         self._track("task_loss", loss, weight)
         share = ops.abs(weighted) / (ops.abs(weighted) + ops.abs(elbo) + 1e-9)
@@ -169,7 +171,8 @@ class VAEPrediction(VAE):
             )
             for start in range(0, len(mean), PREDICT_BATCH)
         ]
-        return float(self.target_mean) + float(self.target_sd) * np.concatenate(parts)
+        mean, sd = (ops.convert_to_numpy(one) for one in (self.target_mean, self.target_sd))
+        return mean + sd * np.concatenate(parts)
 
     def predict_log_hazard(
         self, ecg: np.ndarray, conditions: Conditions | None = None

@@ -132,6 +132,7 @@ def test_settings_are_frozen():
         (TrainingConfig, "training.learning_rate", {"learning_rate": math.nan}),
         (TrainingConfig, "training.gradient_norm", {"gradient_norm": -1.0}),
         (TrainingConfig, "training.patience", {"patience": -1}),
+        (TrainingConfig, "training.devices", {"devices": 0}),
         (TrainingConfig, "training.augmentation", {"augmentation": -0.5}),
         (TrainingConfig, "training.warm_start", {"freeze": True}),
         (TrainingConfig, "training.seed", {"seed": -1}),
