@@ -231,6 +231,32 @@ def test_another_cohort_is_all_test_beside_the_baselines_of_the_run(work, capsys
     assert config["evaluation"]["bootstrap"] == 100
 
 
+@pytest.mark.parametrize("out", ["elsewhere", "runs/plain"])
+def test_results_killed_on_their_way_into_place_are_completed_by_the_same_command(
+    work, quickly, out, monkeypatch
+):
+    replace, done = Path.replace, []
+
+    def killed_after(count):
+        def stopping(path, target):
+            if "judging.partial" in path.parts and "judging.partial" not in target.parts:
+                done.append(target.name)
+                if len(done) > count:
+                    raise KeyboardInterrupt
+            return replace(path, target)
+
+        return stopping
+
+    for count in range(5):
+        done.clear()
+        with monkeypatch.context() as patch:
+            patch.setattr(Path, "replace", killed_after(count))
+            with pytest.raises(KeyboardInterrupt):
+                judge_again("plain", evaluation=FEW, out=out)
+    judge_again("plain", evaluation=FEW, out=out)
+    assert sections_of(Path(out))["reconstruction"] == {"mae_uv": 1.0}
+
+
 def test_two_cohorts_of_one_name_do_not_replace_each_other(work, quickly):
     judge_again("plain", another("a/clinic"), FEW)
     with pytest.raises(RunError, match=r"data.path: 'a/clinic' -> 'b/clinic'. Choose another"):
