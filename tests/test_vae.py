@@ -199,6 +199,17 @@ def test_the_kl_weight_of_the_moment_is_in_the_loss_and_the_final_one_in_the_obj
     )
 
 
+def test_a_regulariser_of_a_layer_is_in_the_loss_and_not_in_the_objective():
+    model = trained()
+    before = measured(model)
+    kernel = model.encoder.get_layer("mean").kernel
+    kernel.regularizer = keras.regularizers.L2(0.5)
+    after = measured(model)
+    added = 0.5 * np.square(np.asarray(kernel)).sum()
+    assert after["loss"] - before["loss"] == pytest.approx(added, rel=0.02)
+    assert after["objective"] == before["objective"]
+
+
 def test_sample_weights_weigh_the_subjects():
     model = trained()
     weights = np.repeat([1.0, 0.0], [50, 100]).astype(np.float32)
