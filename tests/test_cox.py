@@ -333,6 +333,14 @@ def test_a_batch_without_an_event_gets_one_of_a_batch_of_two_before_one_of_more(
     assert sorted(dealt.ravel()) == list(range(12))
 
 
+def test_epochs_differ_where_no_row_is_left_out():
+    epochs = [batch_rows(np.arange(100) % 10 == 0, 20, 1, epoch) for epoch in range(5)]
+    assert all(len(np.unique(rows)) == 100 for rows in epochs)
+    assert len({tuple(rows.ravel()) for rows in epochs}) == 5
+    # The company that a subject keeps changes, not only the order of the batches.
+    assert len({frozenset(batch) for rows in epochs for batch in rows.tolist()}) == 25
+
+
 def test_epochs_differ_and_leave_out_each_row_once_in_turn():
     event = np.arange(103) % 10 == 0
     left_out = []

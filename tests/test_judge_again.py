@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from eager import train_eagerly
 from fresh_process import run_fresh
 
 from conditions import ConditionError
@@ -49,6 +50,7 @@ def trained(tmp_path_factory):
     data = ["--data.source", "prepared", "--data.path", "hospital"]
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
+        train_eagerly(patch)
         train(parse_training(["--run", "plain", *data, *SMALL])[0])
         task = ["--model.task", "binary", "--model.target", "smoker"]
         save_untrained(parse_training(["--run", "head", *data, *SMALL, *task])[0])

@@ -120,10 +120,9 @@ def test_a_run_killed_within_each_of_its_writes_in_turn_ends_as_one_left_alone(
         error = np.abs(model.reconstruct(split.test.ecg, split.test.subjects) - split.test.ecg)
         return {"reconstruction": {"mae_uv": float(error.mean())}}, {"kl": plot_latent([1.0, 0.5])}
 
-    compiled = VAE.compile  # nothing here depends on the graph, and making one takes seconds
-    monkeypatch.setattr(
-        VAE, "compile", lambda self, jit_compile, **rest: compiled(self, run_eagerly=True, **rest)
-    )
+    from eager import train_eagerly  # which only pytest finds: this file runs on its own, too
+
+    train_eagerly(monkeypatch)
     monkeypatch.setattr("evaluation.evaluate", judged)
     command = ["--preset", "quick", "--data.subjects", "60", "--training.epochs", "3"]
     command += ["--training.batch-size", "16", "--model.hidden", "4"]

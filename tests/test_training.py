@@ -3,6 +3,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
+from eager import train_eagerly
 
 import training
 from conditions import Condition, ConditionSchema
@@ -17,7 +18,7 @@ from training import (
     kl_weight_at,
     learning_rate_at,
 )
-from vae import PUBLISHED, VAE
+from vae import PUBLISHED
 
 NETWORK = {"conv_filters": (2, 2), "conv_kernels": ((1, 20), (12, 1)), "hidden": (8,)}
 CONFIGURED = replace(
@@ -57,14 +58,8 @@ def trained(path, config=CONFIGURED, train=TRAIN, **settings):
 
 @pytest.fixture(scope="module", autouse=True)
 def _eager():
-    """Nothing here depends on the graph, and making one takes seconds in each fit."""
-    compile_model = VAE.compile
-
-    def compile_eagerly(self, jit_compile=False, **arguments):
-        compile_model(self, run_eagerly=True, **arguments)
-
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(VAE, "compile", compile_eagerly)
+        train_eagerly(patch)
         yield
 
 
