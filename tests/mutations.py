@@ -96,6 +96,10 @@ MUTATIONS = [
         ("assign(layer.bias + centre @ kernel[: len(sd)])", "assign(layer.bias)"),
         ("kernel[len(sd) :] += effect @ kernel[: len(sd)]", "pass"),
         ("kernel[: len(sd)] *= sd[:, None]", "kernel[: len(sd)] /= sd[:, None]"),
+        # the unit
+        ("expected / OTHER_UNIT < received", "0 < received"),
+        ("received < expected * OTHER_UNIT", "0 < received"),
+        ("np.ptp(chunk, axis=2).max(axis=1)", "np.ptp(chunk, axis=2).max()"),
     ),
     *_of(
         "vae_prediction.py",
