@@ -180,13 +180,19 @@ def open_run(config: Config, overwrite: bool = False) -> Path:
     """
     folder = RUNS / config.run
     settings = json.loads(json.dumps(to_dict(config)))
+    # Away as a whole, then deleted: killed while deleting, half a run would block its own name.
+    old = folder.with_name(f".{folder.name}.overwritten")
+    shutil.rmtree(old, ignore_errors=True)
     if overwrite and (folder / "config.json").is_file():
-        shutil.rmtree(folder)
+        folder.rename(old)
+        shutil.rmtree(old)
     if (folder / "config.json").is_file():
         changed = differences(_read_json(folder / "config.json"), settings)
         if changed:
             raise RunError(f"{folder} has other settings: {'; '.join(changed)}. {ELSEWHERE}")
         if (folder / "report.html").is_file():
+            # Still there if the run was killed at its very end.
+            shutil.rmtree(folder / "checkpoint", ignore_errors=True)
             raise RunError(f"{folder} is finished. {ELSEWHERE}")
     elif folder.exists() and any(path.suffix != ".partial" for path in folder.iterdir()):
         raise RunError(f"{folder} holds something else than a run. Choose another --run NAME.")

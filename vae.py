@@ -35,6 +35,10 @@ from saving import read_model, write_model
 PREDICT_BATCH = 512
 NOISE_FREEDOM = 4.0  # of the Student t: 90% of the noise levels lie within a factor of 2.4
 REWEIGHTINGS = 4  # rounds of the closed-form start; more change nothing that shows
+TYPICAL = 2.0  # mV from peak to peak; a resting ECG has 0.2 to 10 in its largest lead
+# ECGs this many times larger or smaller than the model's are in another unit: the units in use are
+# 1000 apart, and this is half of that on a logarithmic scale.
+OTHER_UNIT = 1000**0.5
 
 # Keyword arguments with which `VAE` is the published network and objective.
 PUBLISHED = {
@@ -63,7 +67,7 @@ class VAE(keras.Model):
         latent_space_dim: Z.
         condition_dim: C, columns of the encoded conditions; 0 for an unconditional VAE.
         schema: names and scaling of the conditions; its `dim` is `condition_dim`. Without it,
-            conditions are given as encoded arrays.
+            conditions are given as encoded arrays, and none may be left out.
         leads: names of the L leads; by default the standard twelve if L is 12.
         sampling_rate: Hz, for whoever reads the saved model.
         hidden: widths of dense ELU layers before the latent heads, mirrored in the decoder.
@@ -312,6 +316,11 @@ class VAE(keras.Model):
         if len(ecg.shape) == 4:
             ecg = ops.squeeze(ecg, axis=-1)
         if conditions is None:
+            if self.condition_dim and (self.schema is None or self.schema.encoding == "raw"):
+                raise ModelError(
+                    f"Expected (ecg, conditions), the latter (N, {self.condition_dim}). Received "
+                    "no conditions: in this model 0 is a value, not an unknown one."
+                )
             conditions = ops.zeros((ops.shape(ecg)[0], self.condition_dim))
         return ecg, ops.cast(conditions, "float32")
 
@@ -351,7 +360,7 @@ class VAE(keras.Model):
         Returns:
             The model itself.
         """
-        ecg, encoded = self._checked(ecg, conditions)
+        ecg, encoded = self._checked(ecg, conditions, TYPICAL)
         rows = np.unique(np.linspace(0, len(ecg) - 1, min(len(ecg), 2000)).astype(int))
         x = np.asarray(ecg[rows], dtype=np.float64)[:, self._picked]
         mean_beat = x.mean(axis=0)
@@ -481,7 +490,8 @@ class VAE(keras.Model):
         """Posterior of the latent: (N, L, T) mV and conditions -> mean (N, Z), log variance (N, Z).
 
         Raises:
-            ModelError: wrong shape, NaN, or another number of conditions than of ECGs.
+            ModelError: wrong shape or unit, NaN, another number of conditions than of ECGs, or no
+                conditions though the model has some and no schema that says what is unknown.
         """
         ecg, encoded = self._checked(ecg, conditions)
         mean, log_var = (np.empty((len(ecg), self.latent_space_dim), np.float32) for _ in range(2))
@@ -570,7 +580,8 @@ class VAE(keras.Model):
 
         Raises:
             ConditionError: an unknown name or value.
-            ModelError: no whole number of ECGs, or a negative seed.
+            ModelError: no whole number of ECGs, a negative seed, or a model with conditions and
+                without schema.
         """
         if n is not None and not (isinstance(n, (int, np.integer)) and n >= 1):
             raise ModelError(f"Expected n of 1 or more. Received: {n!r}.")
@@ -644,12 +655,19 @@ class VAE(keras.Model):
         return float(1000 * self.scale * ops.exp(self._log_noise()))
 
     def _encoded(self, conditions: Conditions | None, n: int | None) -> np.ndarray:
-        """Conditions in any form -> (N, C) float32; None or {} is all unknown."""
+        """Conditions in any form -> (N, C) float32; None or {} is all unknown to a schema.
+
+        Without one nobody knows what 0 means: of bare values it is age 0 and the first sex.
+        """
         if isinstance(conditions, np.ndarray) or self.schema is None:
-            if conditions is None or (isinstance(conditions, Mapping) and not conditions):
-                conditions = np.zeros((n or 1, self.condition_dim), np.float32)
+            nothing = conditions is None or (isinstance(conditions, Mapping) and not conditions)
+            if nothing and self.condition_dim == 0:
+                conditions = np.zeros((n or 1, 0), np.float32)
             if not isinstance(conditions, np.ndarray):
-                raise ModelError("This model has no schema: give conditions as an array (N, C).")
+                raise ModelError(
+                    "This model has no schema: give conditions as an encoded array "
+                    f"(N, {self.condition_dim}), to `decode` with latents where you would generate."
+                )
             if conditions.ndim != 2 or conditions.shape[1] != self.condition_dim:
                 raise ModelError(
                     f"Expected conditions of shape (N, {self.condition_dim}). "
@@ -663,9 +681,15 @@ class VAE(keras.Model):
         return encoded
 
     def _checked(
-        self, ecg: np.ndarray, conditions: Conditions | None
+        self, ecg: np.ndarray, conditions: Conditions | None, typical: float | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
-        """ECGs (N, L, T), finite, and their encoded conditions."""
+        """ECGs (N, L, T), finite and in mV, and their encoded conditions.
+
+        Args:
+            ecg: (N, L, T) mV.
+            conditions: of the same subjects.
+            typical: peak-to-peak amplitude of ECGs in the right unit; by default the model's own.
+        """
         ecg = ecg if isinstance(ecg, (np.ndarray, Rows)) else np.asarray(ecg)
         if ecg.dtype.kind not in "fiu":
             raise ModelError(f"Expected ecg as numbers in mV. Received: {ecg.dtype}.")
@@ -682,13 +706,13 @@ class VAE(keras.Model):
                 f"Received: {ecg.shape}.{hint}"
             )
         ecg = stored(ecg)
-        for start, chunk in chunks(ecg):
-            finite = np.isfinite(chunk).all(axis=(1, 2))
-            if not finite.all():
-                raise ModelError(
-                    f"ECG {start + int(np.argmin(finite))} has NaN or infinite values."
-                )
+        _check_unit(_peak_to_peak(ecg), self._typical() if typical is None else typical)
         return ecg, self._encoded(conditions, len(ecg))
+
+    def _typical(self) -> float:
+        """Peak-to-peak amplitude in mV of the ECGs that the model was adapted to."""
+        beat = ops.convert_to_numpy(self.mean_beat)
+        return float(np.ptp(beat, axis=1).max() + 2 * self.scale) if beat.any() else TYPICAL
 
     # --- files ----------------------------------------------------------------------------------
 
@@ -740,6 +764,34 @@ class VAE(keras.Model):
 def gaussian_kl(mean, log_var):
     """KL of N(mean, exp(log_var)) to N(0, 1) in nats, elementwise: (B, Z) -> (B, Z)."""
     return 0.5 * (ops.square(mean) + ops.exp(log_var) - 1 - log_var)
+
+
+def _peak_to_peak(ecg: np.ndarray | Rows) -> float:
+    """Of the largest lead of each ECG (N, L, T), the median; no more than a chunk is in memory.
+
+    Raises:
+        ModelError: NaN or infinite values.
+    """
+    found = np.empty(len(ecg))
+    for start, chunk in chunks(ecg):
+        with np.errstate(over="ignore"):  # what float32 cannot hold is infinite, and refused
+            chunk = chunk.astype(np.float32, copy=False)
+        finite = np.isfinite(chunk).all(axis=(1, 2))
+        if not finite.all():
+            raise ModelError(f"ECG {start + int(np.argmin(finite))} has NaN or infinite values.")
+        found[start : start + len(chunk)] = np.ptp(chunk, axis=2).max(axis=1)
+    return float(np.median(found))
+
+
+def _check_unit(received: float, expected: float) -> None:
+    """Refuses ECGs whose typical peak-to-peak amplitude is that of another unit."""
+    if expected / OTHER_UNIT < received < expected * OTHER_UNIT:
+        return
+    like = "microvolts or raw units" if received > expected else "volts, or flat"
+    raise ModelError(
+        f"Expected ECGs in mV, with a peak-to-peak amplitude of about {expected:.2g} (median). "
+        f"Received: {received:.4g}: these look like {like}. Convert them to mV."
+    )
 
 
 def _group_matrix(widths: Sequence[int]) -> np.ndarray:

@@ -116,7 +116,7 @@ class TracingReader:
         if isinstance(record, str):
             raise BeatError(record)
         file, row = record
-        tracing = _open(str(Path(self.root) / file))["tracings"][row]  # (T, leads)
+        tracing = _dataset(_open(str(Path(self.root) / file)), "tracings")[row]  # (T, leads)
         recorded = np.flatnonzero(tracing.any(axis=1))
         if len(recorded) == 0:
             raise BeatError("tracing of zeros only")
@@ -127,6 +127,24 @@ class TracingReader:
 @lru_cache(maxsize=2)  # records come file by file
 def _open(file: str) -> h5py.File:
     return h5py.File(file, "r")
+
+
+def _dataset(opened: h5py.File, name: str) -> h5py.Dataset:
+    """A dataset that lies in this very file: another could be any file of the reader's.
+
+    Raises:
+        OSError: it is a link, or its numbers lie elsewhere.
+        KeyError: it is not there.
+    """
+    link = opened.get(name, getlink=True)
+    if link is None:
+        raise KeyError(f"{name!r} is not there")
+    if not isinstance(link, h5py.HardLink):
+        raise OSError(f"{name!r} is a link to another place")
+    dataset = opened[name]
+    if not isinstance(dataset, h5py.Dataset) or dataset.external or dataset.is_virtual:
+        raise OSError(f"{name!r} does not hold its numbers itself")
+    return dataset
 
 
 def _records(exams: pd.DataFrame, folder: Path) -> list[tuple[str, int] | str]:
@@ -153,8 +171,8 @@ def _rows_by_exam(file: Path) -> dict[str, int]:
     """Exam -> row in an HDF5 file; `exams.csv` is in another order."""
     try:
         with h5py.File(file, "r") as opened:
-            shape, exams = opened["tracings"].shape, opened["exam_id"][:]
-    except (OSError, KeyError, AttributeError) as error:
+            shape, exams = _dataset(opened, "tracings").shape, _dataset(opened, "exam_id")[:]
+    except (OSError, KeyError) as error:
         raise CohortError(
             f"{file} cannot be read: {error}. Was its download interrupted? Get it again, or take "
             "it away to go on without its exams."

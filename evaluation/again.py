@@ -280,8 +280,10 @@ def _replace_results(
         for path in kept:
             shutil.copyfile(path, stage / path.name)
         write_results(stage, metrics, figures)
+        # First what says whose results these are: killed after it, the same command may go on.
+        (stage / "config.json").replace(folder / "config.json")
         (folder / "figures").mkdir(exist_ok=True)
-        last = ("config.json", *KEPT_FILES, "metrics.json", "report.html")
+        last = (*KEPT_FILES, "metrics.json", "report.html")
         names = [path.relative_to(stage) for path in (stage / "figures").iterdir()]
         for name in [*names, *(Path(file) for file in last)]:
             if (stage / name).is_file():

@@ -77,11 +77,15 @@ def generate_files(
         raise ExportError(f"Expected n of 1 or more. Received: {n}.")
     folder, out = find_run(run), Path(out)
     model = VAE.load(folder)
+    if model.schema is None and model.condition_dim:
+        raise ConditionError(
+            f"{folder} holds a model whose {model.condition_dim} encoded conditions have no names: "
+            "here they cannot be given. In Python: model.decode(model.prior.sample(encoded, seed), "
+            "encoded)."
+        )
     schema = model.schema or ConditionSchema([])
     encoded = schema.encode(conditions or {}, n)
     n = len(encoded)
-    if model.schema is None:  # all unknown
-        encoded = np.zeros((n, model.condition_dim), np.float32)
     subjects = pd.DataFrame({"subject_id": [f"ecg_{row:06d}" for row in range(1, n + 1)]})
     suffix = {"wfdb": ".hea"}.get(format, f".{format}")
     subjects["file"] = ARRAYS if format == "npz" else subjects["subject_id"] + suffix
@@ -116,18 +120,20 @@ def _make_room(out: Path, subjects: pd.DataFrame, format: str, overwrite: bool) 
             f"{out} holds {there[0]}{more} already. Choose another --out FOLDER, or --overwrite "
             "to replace what was generated there."
         )
-    if (out / TABLE).is_file():
+    # Empty where a generation was killed before its first line.
+    if (out / TABLE).is_file() and (out / TABLE).stat().st_size:
         old = pd.read_csv(out / TABLE, dtype=str)
         if not set(old) >= OWN_COLUMNS:
             raise ExportError(
                 f"{out / TABLE} was not written by {PROGRAM}: it is not overwritten. Choose "
                 "another --out FOLDER."
             )
-        # A shorter list must not leave ECGs behind that it does not name.
-        (out / TABLE).unlink()
+        # A shorter list must not leave ECGs behind that it does not name. The table goes last: if
+        # this is killed, the next try still knows them.
         for name in {Path(file).name for file in old["file"].dropna()}:
             for path in (out / name, (out / name).with_suffix(".dat")):
                 path.unlink(missing_ok=True)
+        (out / TABLE).unlink()
 
 
 def _write_arrays(

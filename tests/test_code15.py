@@ -152,6 +152,49 @@ def test_files_outside_the_folder_are_not_read(folder, name):
     assert set(load(folder).excluded["reason"]) == {f"{name} is not there"}
 
 
+ELSEWHERE = {
+    "external link": lambda f, name, other: f.__setitem__(name, h5py.ExternalLink(other, name)),
+    "soft link": lambda f, name, other: f.__setitem__(name, h5py.SoftLink("/secret")),
+    "external storage": lambda f, name, other: f.create_dataset(
+        name, f["secret"].shape, f["secret"].dtype, external=[(other, 0, f["secret"].nbytes)]
+    ),
+    "virtual": lambda f, name, other: f.create_virtual_dataset(name, virtual(f["secret"], other)),
+}
+
+
+def virtual(like, other):
+    layout = h5py.VirtualLayout(like.shape, like.dtype)
+    layout[:] = h5py.VirtualSource(other, "secret", like.shape)
+    return layout
+
+
+@pytest.mark.parametrize("kind", ELSEWHERE)
+@pytest.mark.parametrize("name", ["tracings", "exam_id"])
+def test_numbers_of_another_file_are_not_read(folder, kind, name):
+    write_code15(folder)
+    file, other = folder / "exams_part0.hdf5", folder.parent / "other.hdf5"
+    other.write_bytes(file.read_bytes())
+    with h5py.File(file, "r+") as opened:
+        opened.move(name, "secret")
+        ELSEWHERE[kind](opened, name, str(other))
+    with pytest.raises(CohortError, match=f"{file.name} cannot be read: '{name}' (is a link|does)"):
+        load(folder)
+    if name == "tracings":  # nor where the file was exchanged after it was looked at
+        with pytest.raises(OSError, match="is a link|does not hold"):
+            TracingReader(str(folder))((file.name, 0))
+
+
+def test_compressed_tracings_are_read(folder):
+    write_code15(folder)
+    expected = load(folder).ecg
+    with h5py.File(folder / "exams_part0.hdf5", "r+") as opened:
+        tracings = opened["tracings"][:]
+        del opened["tracings"]
+        opened.create_dataset("tracings", data=tracings, compression="gzip")
+    received = load_code15(folder, folder.parent / "other", workers=1).ecg
+    np.testing.assert_array_equal(received, expected)
+
+
 def test_files_are_closed_after_reading(folder):
     write_code15(folder)
     load(folder)

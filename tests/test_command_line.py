@@ -317,6 +317,35 @@ def test_overwriting_starts_from_an_empty_folder_with_the_new_settings(runs):
     assert json.loads((folder / "config.json").read_text())["training"]["epochs"] == 5
 
 
+def test_a_run_killed_while_it_overwrites_an_older_one_starts_with_the_same_command(
+    runs, monkeypatch
+):
+    folder = open_run(SHORT)
+    (folder / "model").mkdir()
+    write_text(folder / "report.html", "results")
+
+    def killed(folder, **options):
+        (Path(folder) / "config.json").unlink(missing_ok=True)
+        if (Path(folder) / "model").is_dir():
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("shutil.rmtree", killed)
+        with pytest.raises(KeyboardInterrupt):
+            open_run(with_epochs(5), overwrite=True)
+    assert open_run(with_epochs(5), overwrite=True) == folder
+    assert [path.name for path in runs.rglob("*")] == ["short", "config.json"]
+
+
+def test_what_a_run_killed_at_its_very_end_left_goes_when_it_is_asked_for_again(runs):
+    folder = open_run(SHORT)
+    (folder / "checkpoint").mkdir()
+    write_text(folder / "report.html", "results")
+    with pytest.raises(RunError, match="short is finished"):
+        open_run(SHORT)
+    assert not (folder / "checkpoint").exists()
+
+
 def test_a_folder_of_something_else_is_refused_and_left_alone(runs):
     (runs / "short").mkdir(parents=True)
     (runs / "short" / "thesis.tex").write_text("chapter 1")

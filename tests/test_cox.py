@@ -14,6 +14,7 @@ from lifelines import CoxPHFitter
 from lifelines.datasets import load_rossi
 
 from cox import (
+    _with_events,
     batch_rows,
     breslow_baseline,
     cox_partial_likelihood,
@@ -321,6 +322,23 @@ def test_batches_hold_no_row_twice_and_an_event_each_where_there_are_enough(
     with_event = event[rows].any(axis=1).sum()
     assert with_event == min(len(rows), event[rows].sum())
     np.testing.assert_array_equal(rows, batch_rows(event, batch_size, seed, epoch))
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_batch_without_an_event_gets_one_of_a_batch_of_two_before_one_of_more(seed):
+    event = np.array([1, 1, 1, 1, 1, 1, 0, 0, 0, 0, 0, 0])
+    rows = np.array([[0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 10, 11]])
+    dealt = _with_events(rows, event, np.random.default_rng(seed))
+    assert event[dealt].sum(axis=1).tolist() == [4, 1, 1]
+    assert sorted(dealt.ravel()) == list(range(12))
+
+
+def test_epochs_differ_where_no_row_is_left_out():
+    epochs = [batch_rows(np.arange(100) % 10 == 0, 20, 1, epoch) for epoch in range(5)]
+    assert all(len(np.unique(rows)) == 100 for rows in epochs)
+    assert len({tuple(rows.ravel()) for rows in epochs}) == 5
+    # The company that a subject keeps changes, not only the order of the batches.
+    assert len({frozenset(batch) for rows in epochs for batch in rows.tolist()}) == 25
 
 
 def test_epochs_differ_and_leave_out_each_row_once_in_turn():

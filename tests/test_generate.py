@@ -1,6 +1,7 @@
 """ECGs from the shell: the files hold what the model generates, and mistakes are one line."""
 
 import re
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -191,13 +192,20 @@ def test_the_names_of_categories_may_look_like_numbers(tmp_path):
     assert schema.encode(generate.read_table(table, schema, {})).tolist() == [[0, 1, 0], [0, 0, 1]]
 
 
-def test_a_model_without_named_conditions_generates_too(tmp_path):
-    plain = VAE((12, 400), (2, 2), ((1, 40), (8, 1)), ("same", "valid"), 3, 2, hidden=(8,))
+def test_a_model_without_conditions_generates_too(tmp_path):
+    plain = VAE((12, 400), (2, 2), ((1, 40), (8, 1)), ("same", "valid"), 3, 0, hidden=(8,))
     plain.save(tmp_path / "plain")
     generate_files(tmp_path / "plain", tmp_path / "out", n=2, seed=4, format="npz")
     with np.load(tmp_path / "out" / "ecg.npz") as file:
         np.testing.assert_array_equal(file["ecg"], plain.generate(n=2, seed=4))
     assert table_of(tmp_path / "out")["model"].tolist() == ["plain", "plain"]
+
+
+def test_conditions_without_names_are_not_taken_as_zero(tmp_path):
+    VAE((12, 400), (2, 2), ((1, 40), (8, 1)), ("same", "valid"), 3, 2).save(tmp_path / "plain")
+    with pytest.raises(ConditionError, match="2 encoded conditions have no names"):
+        generate_files(tmp_path / "plain", tmp_path / "out", n=2)
+    assert not (tmp_path / "out").exists()
 
 
 # --- files that are there -----------------------------------------------------------------------
@@ -225,6 +233,28 @@ def test_overwriting_leaves_nothing_of_the_longer_list_and_nothing_else_is_touch
     generate_files("small", tmp_path, AT, 2, 1, "csv", overwrite=True)
     names = {path.name for path in tmp_path.iterdir()}
     assert names == {"ecg_000001.csv", "ecg_000002.csv", "subjects.csv", "notes.txt"}
+
+
+def test_a_generation_killed_before_its_first_line_or_while_it_makes_room_starts_again(
+    here, tmp_path, monkeypatch
+):
+    generate_files("small", tmp_path, AT, 4)
+    unlink = Path.unlink
+
+    def killed(path, **options):
+        if path.name == "ecg_000003.hea":
+            raise KeyboardInterrupt
+        unlink(path, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "unlink", killed)
+        with pytest.raises(KeyboardInterrupt):
+            generate_files("small", tmp_path, AT, 2, overwrite=True)
+    generate_files("small", tmp_path, AT, 2, overwrite=True)
+    assert len(list(tmp_path.iterdir())) == 5
+    (tmp_path / "subjects.csv").write_text("")
+    generate_files("small", tmp_path, AT, 2, overwrite=True)
+    assert len(table_of(tmp_path)) == 2
 
 
 def test_a_table_of_real_subjects_is_never_overwritten(here, tmp_path):

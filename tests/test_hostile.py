@@ -19,6 +19,7 @@ import pandas as pd
 import pytest
 import wfdb
 from cardiosoft_files import document, stored_beat, stored_strip, waveforms, write
+from eager import train_eagerly
 from simulated_strips import beat, rhythm_strip, write_ptbxl
 
 import train
@@ -853,11 +854,7 @@ def test_a_model_folder_from_elsewhere_is_named_where_it_is_none(model, change, 
 
 @pytest.fixture
 def eager(monkeypatch):
-    """Nothing here depends on the graph, and making one takes seconds."""
-    compiled = VAE.compile
-    monkeypatch.setattr(
-        VAE, "compile", lambda self, jit_compile, **rest: compiled(self, run_eagerly=True, **rest)
-    )
+    train_eagerly(monkeypatch)
 
 
 def trained(path, target=None, **settings):

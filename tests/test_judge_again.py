@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from eager import train_eagerly
 from fresh_process import run_fresh
 
 from conditions import ConditionError
@@ -49,6 +50,7 @@ def trained(tmp_path_factory):
     data = ["--data.source", "prepared", "--data.path", "hospital"]
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
+        train_eagerly(patch)
         train(parse_training(["--run", "plain", *data, *SMALL])[0])
         task = ["--model.task", "binary", "--model.target", "smoker"]
         save_untrained(parse_training(["--run", "head", *data, *SMALL, *task])[0])
@@ -229,6 +231,32 @@ def test_another_cohort_is_all_test_beside_the_baselines_of_the_run(work, capsys
     config = json.loads((folder / "config.json").read_text())
     assert config["data"]["path"] == "clinic"
     assert config["evaluation"]["bootstrap"] == 100
+
+
+@pytest.mark.parametrize("out", ["elsewhere", "runs/plain"])
+def test_results_killed_on_their_way_into_place_are_completed_by_the_same_command(
+    work, quickly, out, monkeypatch
+):
+    replace, done = Path.replace, []
+
+    def killed_after(count):
+        def stopping(path, target):
+            if "judging.partial" in path.parts and "judging.partial" not in target.parts:
+                done.append(target.name)
+                if len(done) > count:
+                    raise KeyboardInterrupt
+            return replace(path, target)
+
+        return stopping
+
+    for count in range(5):
+        done.clear()
+        with monkeypatch.context() as patch:
+            patch.setattr(Path, "replace", killed_after(count))
+            with pytest.raises(KeyboardInterrupt):
+                judge_again("plain", evaluation=FEW, out=out)
+    judge_again("plain", evaluation=FEW, out=out)
+    assert sections_of(Path(out))["reconstruction"] == {"mae_uv": 1.0}
 
 
 def test_two_cohorts_of_one_name_do_not_replace_each_other(work, quickly):

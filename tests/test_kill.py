@@ -14,7 +14,10 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pytest
 
+from evaluation.figures import plot_latent
+from train import main
 from vae import VAE
 
 ROOT = Path(__file__).parent.parent
@@ -84,6 +87,71 @@ def kill_and_compare(root, kills, seed):
 
 def test_a_run_killed_at_a_random_moment_ends_bit_for_bit_as_one_left_alone(tmp_path):
     kill_and_compare(tmp_path, kills=1, seed=0)  # more take minutes: see above
+
+
+class Killed(BaseException):
+    """Nothing catches it, as nothing catches SIGKILL."""
+
+
+def die_once_at_each_write(patch, died):
+    """The first time that a file is about to take its place, half of it is there, and that is all.
+
+    Each file of `died` is spared; the checkpoint dies in two epochs.
+    """
+    replace = Path.replace
+
+    def stopping(partial, target):
+        name = target.name
+        if name == "training.npz" and name in died:
+            name += " again"
+        if name in died:
+            return replace(partial, target)
+        died.append(name)
+        partial.write_bytes(partial.read_bytes()[: partial.stat().st_size // 2])
+        raise Killed
+
+    patch.setattr(Path, "replace", stopping)
+
+
+def test_a_run_killed_within_each_of_its_writes_in_turn_ends_as_one_left_alone(
+    tmp_path, monkeypatch
+):
+    def judged(model, split, settings, history):
+        error = np.abs(model.reconstruct(split.test.ecg, split.test.subjects) - split.test.ecg)
+        return {"reconstruction": {"mae_uv": float(error.mean())}}, {"kl": plot_latent([1.0, 0.5])}
+
+    from eager import train_eagerly  # which only pytest finds: this file runs on its own, too
+
+    train_eagerly(monkeypatch)
+    monkeypatch.setattr("evaluation.evaluate", judged)
+    command = ["--preset", "quick", "--data.subjects", "60", "--training.epochs", "3"]
+    command += ["--training.batch-size", "16", "--model.hidden", "4"]
+    for name in ("alone", "killed"):
+        (tmp_path / name).mkdir()
+    monkeypatch.chdir(tmp_path / "alone")
+    main(command)
+    monkeypatch.chdir(tmp_path / "killed")
+    died = []
+    for _ in range(20):
+        with monkeypatch.context() as patch:
+            die_once_at_each_write(patch, died)
+            try:
+                main(command)
+                break
+            except Killed:
+                continue
+    assert died == [
+        *("config.json", "environment.json", "training.npz", "training.npz again", "history.csv"),
+        *("model.weights.h5", "parameters.json", "kl.png", "metrics.json", "report.html"),
+    ]
+    assert_same(result(tmp_path / "killed"), result(tmp_path / "alone"))
+    left = [
+        sorted(path.relative_to(tmp_path / name) for path in (tmp_path / name).rglob("*"))
+        for name in ("alone", "killed")
+    ]
+    assert left[0] == left[1]
+    with pytest.raises(SystemExit):  # it is finished, and says so
+        main(command)
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from eager import train_eagerly
 from lifelines import CoxPHFitter
 from lifelines.utils import concordance_index
 
@@ -48,6 +49,7 @@ def runs(tmp_path_factory):
     folder = tmp_path_factory.mktemp("prediction")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
+        train_eagerly(patch)
         cox = folder / train(COX)
         binary = folder / train(
             replace(

@@ -3,6 +3,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
+from eager import train_eagerly
 
 import training
 from conditions import Condition, ConditionSchema
@@ -18,7 +19,7 @@ from training import (
     kl_weight_at,
     learning_rate_at,
 )
-from vae import PUBLISHED, VAE
+from vae import PUBLISHED
 
 NETWORK = {"conv_filters": (2, 2), "conv_kernels": ((1, 20), (12, 1)), "hidden": (8,)}
 CONFIGURED = replace(
@@ -58,14 +59,8 @@ def trained(path, config=CONFIGURED, train=TRAIN, **settings):
 
 @pytest.fixture(scope="module", autouse=True)
 def _eager():
-    """Nothing here depends on the graph, and making one takes seconds in each fit."""
-    compile_model = VAE.compile
-
-    def compile_eagerly(self, jit_compile=False, **arguments):
-        compile_model(self, run_eagerly=True, **arguments)
-
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(VAE, "compile", compile_eagerly)
+        train_eagerly(patch)
         yield
 
 
@@ -322,7 +317,9 @@ def test_a_finished_training_is_not_trained_again(finished, tmp_path, monkeypatc
     np.testing.assert_array_equal(again.encode(OTHERS.ecg)[0], model.encode(OTHERS.ecg)[0])
 
 
-def test_a_loss_that_becomes_nan_stops_with_its_name_and_keeps_the_epoch_before(tmp_path):
+def test_a_loss_that_becomes_nan_stops_with_its_name_and_keeps_the_epoch_before(
+    finished, tmp_path, capsys
+):
     path = tmp_path / "training.npz"
     spoilt = TRAIN._replace(ecg=np.where(np.arange(40)[:, None, None] < 30, np.nan, TRAIN.ecg))
     with pytest.raises(TrainingError, match="loss.*became NaN or infinite in epoch 1"):
@@ -344,6 +341,26 @@ def test_a_loss_that_becomes_nan_stops_with_its_name_and_keeps_the_epoch_before(
         trained(path, train=spoilt)
     with np.load(path, allow_pickle=False) as saved:
         assert np.isfinite(saved["last3"]).all()
+
+    # Nothing of the lost epoch is left: with sound data it goes on as if that had not been.
+    capsys.readouterr()
+    model, resumed = trained(path)
+    assert "Resuming after epoch 1 of 3" in capsys.readouterr().out
+    expected, history = finished
+    pd.testing.assert_frame_equal(
+        resumed.drop(columns="seconds"), history.drop(columns="seconds"), check_exact=True
+    )
+    for one, other in zip(model.get_weights(), expected.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_one_bad_value_of_one_ecg_is_enough_to_stop(tmp_path):
+    ecg = TRAIN.ecg.copy()
+    ecg[7, 3, 5] = np.inf  # aVR, which the network does not even read
+    trained(tmp_path / "training.npz", train=TRAIN._replace(ecg=ecg), epochs=1)
+    ecg[7, 6, 5] = np.inf
+    with pytest.raises(TrainingError, match=r"reconstruction.*rmse_uv.*in epoch 1\."):
+        trained(tmp_path / "other.npz", train=TRAIN._replace(ecg=ecg), epochs=3)
 
 
 def test_training_stops_after_patience_and_returns_to_the_best_epoch(tmp_path):

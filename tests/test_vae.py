@@ -136,7 +136,9 @@ def test_kl_is_the_mean_log_density_ratio_of_samples():
 @pytest.mark.parametrize(("noise", "in_uv"), [("learned",) * 2, ("per_recording",) * 2, (0.02, 20)])
 def test_microvolts_give_the_latent_and_the_objective_of_millivolts(noise, in_uv):
     model = trained(noise)
-    other = VAE(SHAPE, *LAYERS, Z, 5, schema=SCHEMA, noise=in_uv).adapt(1000 * ECG, TABLE)
+    other = VAE(SHAPE, *LAYERS, Z, 5, schema=SCHEMA, noise=in_uv)
+    other.mean_beat.assign(1000 * model.mean_beat)
+    other.scale.assign(1000 * model.scale)
     for ours, theirs in zip(model.trainable_variables, other.trainable_variables, strict=True):
         theirs.assign(ours)
     mean, log_var = model.encode(ECG, TABLE)
@@ -195,6 +197,17 @@ def test_the_kl_weight_of_the_moment_is_in_the_loss_and_the_final_one_in_the_obj
     assert values["objective"] - values["reconstruction"] == pytest.approx(
         values["kl"] / 2, abs=0.05
     )
+
+
+def test_a_regulariser_of_a_layer_is_in_the_loss_and_not_in_the_objective():
+    model = trained()
+    before = measured(model)
+    kernel = model.encoder.get_layer("mean").kernel
+    kernel.regularizer = keras.regularizers.L2(0.5)
+    after = measured(model)
+    added = 0.5 * np.square(np.asarray(kernel)).sum()
+    assert after["loss"] - before["loss"] == pytest.approx(added, rel=0.02)
+    assert after["objective"] == before["objective"]
 
 
 def test_sample_weights_weigh_the_subjects():
@@ -261,7 +274,8 @@ def test_the_bound_of_the_adapted_model_is_its_exact_log_likelihood():
 
 def test_generated_ecgs_have_the_covariance_of_the_model():
     model, *_, scale, _, _, loadings, _ = probabilistic_pca()
-    x = model.generate(n=5000, seed=1).reshape(-1, 48) / scale
+    unknown = np.zeros((5000, model.condition_dim), np.float32)
+    x = model.decode(model.prior.sample(unknown, 1), unknown).reshape(-1, 48) / scale
     covariance = loadings @ loadings.T
     assert np.abs(np.cov(x.T) - covariance).max() < 0.08 * np.abs(covariance).max()
 
@@ -297,7 +311,7 @@ def test_fewer_ecgs_than_latent_dimensions_leave_a_noise_that_is_no_illusion(n, 
 
 def test_identical_ecgs_are_nothing_to_adapt_to():
     with pytest.raises(ModelError, match="All ECGs are the same"):
-        VAE(SHAPE, *LAYERS, Z, 0).adapt(np.ones((5, *SHAPE), np.float32))
+        VAE(SHAPE, *LAYERS, Z, 0).adapt(np.repeat(ECG[:1], 5, axis=0))
 
 
 @pytest.mark.parametrize("hidden", [(), (8, 6)])
@@ -524,6 +538,75 @@ def test_a_model_without_schema_takes_encoded_conditions_only():
         model.counterfactual(ECG[:3], encoded, age=60)
     with pytest.raises(ModelError, match=r"conditions of shape \(N, 2\)"):
         model.encode(ECG[:3], np.ones((3, 3)))
+    for nothing in (None, {}):
+        with pytest.raises(ModelError, match=r"no schema: give conditions as an encoded array"):
+            model.encode(ECG[:3], nothing)
+    for call in (lambda: model.generate(n=3), lambda: model.traverse(0, [0.0])):
+        with pytest.raises(ModelError, match=r"\(N, 2\), to `decode` with latents"):
+            call()
+
+
+@pytest.mark.parametrize("schema", [None, ConditionSchema(SCHEMA.conditions, "raw").fit(TABLE)])
+def test_where_0_is_a_value_the_network_is_not_called_without_conditions(schema):
+    model = VAE(SHAPE, *LAYERS, Z, 3, schema=schema)
+    with pytest.raises(ModelError, match=r"Expected \(ecg, conditions\).*0 is a value"):
+        model(ECG[:3])
+    assert model((ECG[:3], np.zeros((3, 3))))["mean"].shape == (3, Z)
+
+
+def test_where_0_is_unknown_the_network_may_be_called_without_conditions(model):
+    expected, _ = model.encode(ECG[:3])
+    np.testing.assert_allclose(model(ECG[:3])["mean"], expected, atol=1e-5)
+
+
+CALLS = {
+    "encode": lambda model, ecg: model.encode(ecg, TABLE),
+    "reconstruct": lambda model, ecg: model.reconstruct(ecg, TABLE),
+    "counterfactual": lambda model, ecg: model.counterfactual(ecg, TABLE, age=50),
+    "interpolate": lambda model, ecg: model.interpolate(ecg[:2], TABLE[:2]),
+    "standardise_latent": lambda model, ecg: model.standardise_latent(ecg, TABLE),
+    "adapt": lambda model, ecg: model.adapt(ecg, TABLE),
+}
+
+
+@pytest.mark.parametrize("call", CALLS)
+@pytest.mark.parametrize(("factor", "unit"), [(1000, "microvolts"), (0.001, "volts")])
+def test_ecgs_in_another_unit_are_refused(model, call, factor, unit):
+    with pytest.raises(ModelError, match=f"Expected ECGs in mV.* about .*Received: .*like {unit}"):
+        CALLS[call](model, factor * ECG)
+
+
+def test_microvolts_as_whole_numbers_are_refused_by_a_model_that_was_not_adapted_too():
+    published = VAE(SHAPE, *LAYERS, Z, 0, **PUBLISHED)
+    published.scale.assign(0.001)  # as of a published model that was trained on microvolts
+    published.encode(ECG)
+    with pytest.raises(ModelError, match="about 2 .*microvolts"):
+        published.encode((10_000 * ECG).clip(-32768, 32767).astype(np.int16))
+
+
+def test_a_small_or_a_large_heart_is_no_other_unit(model):
+    for factor in (0.1, 10):
+        model.encode(factor * ECG, TABLE)
+    few = np.where(np.arange(150)[:, None, None] < 60, 1000, 1) * ECG
+    model.encode(few, TABLE)  # some recordings may be anything: what counts is the median
+
+
+def test_the_unit_of_a_memory_map_is_checked_a_chunk_at_a_time(tmp_path, monkeypatch):
+    model = linear()
+    large = np.lib.format.open_memmap(
+        tmp_path / "ecg.npy", mode="w+", dtype=np.float32, shape=(9000, *SHAPE)
+    )
+    large[:] = 1000 * ECG[0]
+    asked = []
+
+    class Watched(np.memmap):
+        def __getitem__(self, rows):
+            asked.append(rows)
+            return super().__getitem__(rows)
+
+    with pytest.raises(ModelError, match="microvolts"):
+        model.encode(large.view(Watched))
+    assert asked == [slice(start, start + 4096) for start in (0, 4096, 8192)]
 
 
 @pytest.mark.parametrize("schema", [None, ConditionSchema([])])
@@ -544,6 +627,10 @@ def test_a_model_may_have_no_conditions(schema):
         (ECG[:0], r"Received: \(0, 12, 60\)"),
         (np.where(np.arange(150)[:, None, None] == 7, np.nan, ECG), "ECG 7 has NaN"),
         (np.where(np.arange(150)[:, None, None] == 8, np.inf, ECG), "ECG 8 has NaN or infinite"),
+        (
+            np.where(np.arange(150)[:, None, None] == 9, 1e300, ECG.astype(float)),
+            "ECG 9 has NaN or infinite",
+        ),
     ],
 )
 def test_ecgs_that_cannot_be_read_are_named(model, ecg, message):
@@ -615,7 +702,9 @@ def test_any_settings_survive_saving(arguments, tmp_path):
     loaded = VAE.load(tmp_path / "model")
     assert loaded.get_config() == model.get_config()
     assert loaded.leads == model.leads
-    np.testing.assert_array_equal(loaded.reconstruct(ECG), model.reconstruct(ECG))
+    conditions = np.ones((150, 2))
+    expected = model.reconstruct(ECG, conditions)
+    np.testing.assert_array_equal(loaded.reconstruct(ECG, conditions), expected)
 
 
 def test_the_folder_holds_weights_and_plain_json_and_nothing_that_runs(model, tmp_path):

@@ -1,0 +1,187 @@
+"""Whether the tests would notice: one-line faults in the loss, the split and the scaling.
+
+`python -m tests.mutations` puts each fault into a copy of the project, runs the tests that must see
+it, and prints which faults were killed and which survived; numbers after the command choose some.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).parent.parent
+COX, CONDITIONS, COHORT = "test_cox.py", "test_conditions.py", "test_cohort.py"
+LOSS, HEAD = "test_vae.py", "test_vae_prediction.py"
+
+
+class Mutation(NamedTuple):
+    """`old`, which stands once in `file`, becomes `new`; `tests` is the file that must fail."""
+
+    file: str
+    old: str
+    new: str
+    tests: str
+
+
+def _of(file, tests, *changes):
+    return [Mutation(file, old, new, tests) for old, new in changes]
+
+
+MUTATIONS = [
+    *_of(
+        "cox.py",
+        COX,
+        # the loss
+        (
+            "comparable = ops.expand_dims(time, 0) >= ops.expand_dims(time, 1)",
+            "comparable = ops.expand_dims(time, 0) > ops.expand_dims(time, 1)",
+        ),
+        ("simultaneous = ops.logical_and(simultaneous, same)", "pass"),
+        ("event = ops.logical_and(event, weight > 0)", "pass"),
+        ("ops.sum(ops.tril(tied, -1), axis=1)", "ops.sum(ops.tril(tied), axis=1)"),
+        ("count = count - tied *", "count = count + tied *"),
+        ("shifted, 0)) * ops.expand_dims(weight, 0)", "shifted, 0))"),
+        ("log_denominator, 0), axis=1) / deaths", "log_denominator, 0), axis=1)"),
+        ("ops.where(event, weight * (mean", "ops.where(event, (mean"),
+        # the whole split, the baseline, the curves
+        ("np.log1p(-share *", "np.log1p(share *"),
+        ("np.exp(np.log(deaths) - log_at_risk)", "np.exp(-log_at_risk)"),
+        ('side="right")', 'side="left")'),
+        ("np.searchsorted(time[order], times)]", 'np.searchsorted(time[order], times, "right")]'),
+        # the batches
+        ("np.roll(turn, -epoch * left_out)", "np.roll(turn, -left_out)"),
+        ("default_rng([seed, epoch + 1])", "default_rng([seed, 1])"),
+        ("np.nonzero(nth > 1)", "np.nonzero(nth > 0)"),
+        ("np.flatnonzero(~has_event.any(axis=1))", "np.flatnonzero(~has_event.all(axis=1))"),
+        ("has_event.sum(axis=1)[batch])", "-has_event.sum(axis=1)[batch])"),
+        (
+            "rows[batch, column], rows[empty, 0] = rows[empty, 0], rows[batch, column]",
+            "rows[batch, column] = rows[empty, 0]",
+        ),
+    ),
+    *_of(
+        "vae.py",
+        LOSS,
+        # the loss
+        ("z = mean + ops.exp(0.5 * log_var) * noise", "z = mean + ops.exp(log_var) * noise"),
+        ("reconstruction + self.kl_weight * penalty", "reconstruction + penalty"),
+        ("ops.maximum(mean_kl, free_bits)", "ops.minimum(mean_kl, free_bits)"),
+        ("loss = loss + regularisation", "pass"),
+        ('reconstruction + self.settings["kl_weight"] *', "reconstruction + self.kl_weight *"),
+        ("return ops.mean(squared, axis=(1, 2))", "return ops.sum(squared, axis=(1, 2))"),
+        ("distance = ops.exp(-2 * log_noise)", "distance = ops.exp(-1 * log_noise)"),
+        ("(log_noise + 0.5 * math.log(2 * math.pi))", "(log_noise + 0.5 * math.log(math.pi))"),
+        ("half, freedom = 0.5 * (NOISE_FREEDOM + d)", "half, freedom = 0.5 * d"),
+        ("half * ops.log1p(distance / freedom)", "half * ops.log1p(distance)"),
+        ("0.5 * d * math.log(freedom * math.pi)", "0.5 * d * math.log(math.pi)"),
+        ("return self.log_noise - ops.log(self.scale)", "return self.log_noise"),
+        ("ops.exp(log_var) - 1 - log_var)", "ops.exp(log_var) - 1 + log_var)"),
+        ("ops.sum(values * weight) / ops.max", "ops.sum(values) / ops.max"),
+        # the scaling
+        ("return (ecg - self.mean_beat) / self.scale", "return ecg / self.scale"),
+        ("ecg = decoded * self.scale + self.mean_beat", "ecg = decoded + self.mean_beat"),
+        ("mean_beat = x.mean(axis=0)", "mean_beat = np.median(x, axis=0)"),
+        ("np.sqrt((x**2).mean())", "np.abs(x).mean()"),
+        ("np.maximum(variances - residual, 1e-3", "np.maximum(variances, 1e-3"),
+        ("encode = loadings / (signal**2 + residual)", "encode = loadings / (signal**2)"),
+        ("np.log(residual / (signal**2 + residual))", "np.log(residual / signal**2)"),
+        ("mean.var(axis=0) + np.exp(log_var).mean(axis=0)", "mean.var(axis=0)"),
+        ("encoded.T @ encoded + np.eye(", "encoded.T @ encoded + 0 * np.eye("),
+        ("self.condition_dim :] -= effect", "self.condition_dim :] += effect"),
+        ("assign((layer.bias - centre) / sd)", "assign(layer.bias / sd)"),
+        ("bias.assign(bias - 2 * np.log(sd))", "bias.assign(bias - np.log(sd))"),
+        ("assign(layer.bias + centre @ kernel[: len(sd)])", "assign(layer.bias)"),
+        ("kernel[len(sd) :] += effect @ kernel[: len(sd)]", "pass"),
+        ("kernel[: len(sd)] *= sd[:, None]", "kernel[: len(sd)] /= sd[:, None]"),
+        # the unit
+        ("expected / OTHER_UNIT < received", "0 < received"),
+        ("received < expected * OTHER_UNIT", "0 < received"),
+        ("np.ptp(chunk, axis=2).max(axis=1)", "np.ptp(chunk, axis=2).max()"),
+    ),
+    *_of(
+        "vae_prediction.py",
+        HEAD,
+        ("y[:, 0], y[:, 1], self", "y[:, 1], y[:, 0], self"),
+        ('self.settings["ties"], weight\n', 'self.settings["ties"]\n'),
+        ("ops.sum(terms) / ops.maximum(ops.sum(weight), 1e-9)", "ops.mean(terms)"),
+        ("(target - self.target_mean) / self.target_sd", "target - self.target_mean"),
+        ('weighted = self.settings["task_weight"] * loss', "weighted = loss"),
+        ("share = ops.abs(weighted) /", "share = ops.abs(loss) /"),
+    ),
+    *_of(
+        "data/cohort.py",
+        COHORT,
+        ("np.where(fold == 10, 2,", "np.where(fold == 8, 2,"),
+        ("np.where(fold == 9, 1, 0))", "np.where(fold == 9, 0, 0))"),
+        ("if (parts_of > 1).any():", "if (parts_of > 2).any():"),
+        ("validation + test < 1):", "validation + test <= 1):"),
+        ("np.sort(patients.unique())", "patients.unique()"),
+        ("default_rng(seed).permutation(len(names))", "default_rng(0).permutation(len(names))"),
+        ("max(1, round(len(names) * share))", "round(len(names) * share)"),
+        ("order[n_test : n_test + n_validation]", "order[n_test - 1 : n_test + n_validation]"),
+        ("np.searchsorted(names, patients.to_numpy())", "patients.index % len(names)"),
+    ),
+    *_of(
+        "conditions.py",
+        CONDITIONS,
+        ("(values < low) | (values > high)", "(values <= low) | (values > high)"),
+        ("float(np.nanmean(values))", "float(np.nanmedian(values))"),
+        ("float(np.nanstd(values))", "float(np.nanstd(values, ddof=1))"),
+        ("sd if sd > 1e-12 * abs(mean) else 1.0", "sd if sd > 0 else 1.0"),
+        ("np.where(known, 2 * codes - 1, 0)", "np.where(known, codes, 0)"),
+        ("codes[:, None] == np.arange(width)", "codes[:, None] <= np.arange(width)"),
+        ("np.where(known, (codes - mean) / sd, 0)", "np.where(known, codes / sd - mean, 0)"),
+        ("np.stack([value, known], axis=1)", "np.stack([known, value], axis=1)"),
+    ),
+]
+
+
+def mutated(mutation, root=ROOT):
+    """The text of the file with the fault in it."""
+    text = (root / mutation.file).read_text("utf-8")
+    assert text.count(mutation.old) == 1, f"{mutation.file}: {mutation.old!r} is not there once"
+    return text.replace(mutation.old, mutation.new)
+
+
+def tests_pass(root, files):
+    command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider"]
+    done = subprocess.run(
+        [*command, *(f"tests/{file}" for file in files)],
+        cwd=root,
+        # Two texts of one length within one second: compiled code would be taken for the new one's.
+        env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        check=False,
+    )
+    assert done.returncode in (0, 1, 2), f"pytest ended with {done.returncode}"  # 2: on collection
+    return done.returncode == 0
+
+
+def main(chosen):
+    chosen = chosen or range(len(MUTATIONS))
+    survived = []
+    with tempfile.TemporaryDirectory() as scratch:
+        root = Path(scratch) / "project"
+        ignored = shutil.ignore_patterns(".*", "__pycache__", "runs", "cache")
+        shutil.copytree(ROOT, root, ignore=ignored)
+        files = sorted({MUTATIONS[number].tests for number in chosen})
+        assert tests_pass(root, files), f"{files} fail as they are"
+        for number in chosen:
+            mutation = MUTATIONS[number]
+            original = (root / mutation.file).read_bytes()
+            (root / mutation.file).write_text(mutated(mutation, root), "utf-8")
+            passed = tests_pass(root, [mutation.tests])
+            (root / mutation.file).write_bytes(original)
+            survived += [number] if passed else []
+            verdict = "SURVIVED" if passed else "killed"
+            print(f"{number:3d} {verdict:8}  {mutation.file}: {mutation.new.strip()}", flush=True)
+    print(f"{len(chosen) - len(survived)} of {len(chosen)} killed; survived: {survived}")
+    return bool(survived)
+
+
+if __name__ == "__main__":
+    sys.exit(main([int(number) for number in sys.argv[1:]]))
