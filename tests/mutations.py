@@ -105,7 +105,7 @@ MUTATIONS = [
         "vae_prediction.py",
         HEAD,
         ("y[:, 0], y[:, 1], self", "y[:, 1], y[:, 0], self"),
-        ('self.settings["ties"], weight\n', 'self.settings["ties"]\n'),
+        ('self.settings["ties"], weight)', 'self.settings["ties"])'),
         ("ops.sum(terms) / ops.maximum(ops.sum(weight), 1e-9)", "ops.mean(terms)"),
         ("(target - self.target_mean) / self.target_sd", "target - self.target_mean"),
         ('weighted = self.settings["task_weight"] * loss', "weighted = loss"),

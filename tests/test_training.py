@@ -19,7 +19,7 @@ from training import (
     kl_weight_at,
     learning_rate_at,
 )
-from vae import PUBLISHED
+from vae import PUBLISHED, VAE
 
 NETWORK = {"conv_filters": (2, 2), "conv_kernels": ((1, 20), (12, 1)), "hidden": (8,)}
 CONFIGURED = replace(
