@@ -4,7 +4,7 @@ The runs, made with the commands in the README:
 
     for SEED in 0 1 2: python train.py --run default_seed$SEED --data.seed $SEED
         --training.seed $SEED --evaluation.seed $SEED
-    python train.py --preset paper --training.epochs 25
+    python train.py --preset paper
     python train.py --preset ptbxl --data.path FOLDER
     python train.py --preset prediction
     python train.py --preset prediction --run prediction_without_head --model.task none
@@ -79,7 +79,7 @@ def reconstruction() -> str:
     for label, run in (
         ("simulated, `python train.py`", DEFAULT[0]),
         ("PTB-XL, 350 records, `--preset ptbxl`", "ptbxl"),
-        ("simulated, `--preset paper --training.epochs 25`", "paper"),
+        ("simulated, `--preset paper`", "paper"),
     ):
         metrics = read(run)
         data, errors = metrics["data"], metrics["reconstruction"]
