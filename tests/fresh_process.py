@@ -8,7 +8,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 
 
-def run_fresh(code, folder):
+def run_fresh(code, folder, timeout=120):
     """Runs a text of code in a new process with `folder` as its working directory."""
     return subprocess.run(
         [sys.executable, "-c", code],
@@ -16,6 +16,6 @@ def run_fresh(code, folder):
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=timeout,
         check=False,
     )

@@ -82,9 +82,7 @@ def test_rows_that_fill_a_batch_change_no_number():
 
 def test_a_step_on_two_devices_is_that_of_one_on_the_whole_batch(tmp_path):
     """Sampled, with conditions dropped, with statistics of the batch, with its risk sets."""
-    done = run_fresh(
-        "import runpy; runpy.run_module('tests.two_devices', {}, '__main__')", tmp_path
-    )
+    done = run_fresh("from tests.two_devices import main; main()", tmp_path, timeout=600)
     assert done.returncode == 0, done.stderr
     found = {}
     for line in done.stdout.splitlines():
@@ -139,7 +137,7 @@ train(two)
 
 
 def test_a_run_on_two_devices_that_was_interrupted_ends_as_one_on_one_device(tmp_path):
-    done = run_fresh(RUN, tmp_path)
+    done = run_fresh(RUN, tmp_path, timeout=600)
     assert done.returncode == 0, done.stderr
     assert "Each batch is divided between cpu:0, cpu:1." in done.stdout
     assert "Resuming after epoch 2 of 3." in done.stdout
