@@ -133,6 +133,8 @@ def test_a_standardised_value_can_be_turned_back_and_missing_ones_are_marked(age
 
 def test_scaling_is_mean_and_sd_of_the_known_values_that_it_was_fitted_on():
     assert fitted().scaling == {"age": (60, pytest.approx(SD))}
+    skewed = schema(AGE).fit(pd.DataFrame({"age": [20.0, 20.0, None, 80.0]}))
+    assert skewed.scaling == {"age": (pytest.approx(40), pytest.approx(SD * np.sqrt(3)))}
 
 
 def test_encoding_other_subjects_leaves_the_scaling_as_it_was():
