@@ -34,7 +34,7 @@ from vae import VAE
 from vae_prediction import VAEPrediction
 
 RESIDENT = 2**33  # bytes of training ECGs at most that are kept on a GPU: 440,000 ECGs
-STEPS_PER_CALL = 8  # of Python: alone they take a sixth of the time of a step of 32 ECGs
+STEPS_PER_CALL = 32  # of Python: one by one, calls take a sixth of the time of 32 ECGs
 
 # Settings in which a model may differ from the one that it takes encoder and decoder from.
 NOT_OF_THE_NETWORK = (
