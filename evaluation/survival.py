@@ -169,7 +169,7 @@ def survival_metrics(
         test: the split to judge on.
         baseline: of the model's own log hazard: event times (E,) and cumulative hazard (E,).
         horizons: rising times, in the unit of the data; by default the 25th, 50th and 90th
-            percentile of the event times in training.
+            percentile of the event times in training, or the first event in test if that is later.
         draws: bootstrap samples.
         seed: of the bootstrap.
 
@@ -352,11 +352,13 @@ def _checked_horizons(
     train: SurvivalSplit, test: SurvivalSplit, horizons: Sequence[float] | None
 ) -> np.ndarray:
     """The horizons, once each of them has events before and subjects under observation after it."""
-    if horizons is None:
-        horizons = np.unique(np.percentile(train.time[train.event], HORIZON_PERCENTILES))
-    horizons = np.asarray(horizons, np.float64)
     first = test.time[test.event].min()
     end = min(train.time.max(), test.time.max())
+    if horizons is None:  # moved to where a small test split can be judged
+        usual = np.percentile(train.time[train.event], HORIZON_PERCENTILES)
+        horizons = np.unique(np.maximum(usual, first))
+        horizons = horizons[horizons < end]
+    horizons = np.asarray(horizons, np.float64)
     if len(horizons) == 0 or (np.diff(horizons) <= 0).any() or not first <= horizons[0]:
         raise SurvivalError(
             f"Expected rising horizons from the first event in the test split ({first:g}) on. "

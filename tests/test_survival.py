@@ -1,6 +1,7 @@
 """Survival measures against lifelines, double loops from the definitions and simulated truth."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -361,6 +362,19 @@ def test_missing_and_constant_conditions_and_a_split_without_censoring():
 def test_unusable_outcomes_are_named(changes, message):
     with pytest.raises(SurvivalError, match=message):
         split(0, 30, **changes)
+
+
+def test_usual_horizons_give_way_to_a_test_split_whose_events_come_late_or_that_ends_early(splits):
+    train, test = splits
+    late = replace(test, time=np.maximum(test.time, np.percentile(train.time[train.event], 30)))
+    first = late.time[late.event].min()
+    metrics = survival_metrics(train, late, exponential_baseline(), draws=100)
+    assert metrics["horizon_1"] == first
+    assert metrics["horizon_2"] == np.percentile(train.time[train.event], 50)
+    early = replace(test, time=np.minimum(test.time, np.percentile(train.time[train.event], 80)))
+    metrics = survival_metrics(train, early, exponential_baseline(), draws=100)
+    assert "horizon_2" in metrics
+    assert "horizon_3" not in metrics
 
 
 def test_unusable_settings_are_named(splits):
