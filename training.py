@@ -14,7 +14,6 @@ import math
 import time
 from copy import copy
 from pathlib import Path
-from typing import NamedTuple
 from zipfile import BadZipFile
 
 import keras
@@ -22,19 +21,16 @@ import numpy as np
 import pandas as pd
 from lifelines.utils import concordance_index
 
+from batches import Batches, Filled, Samples, hold, pipeline
+from calls import Calls
 from conditions import ConditionSchema
 from config import Config, ModelConfig, TrainingConfig, to_dict
-from cox import batch_rows, partial_log_likelihood
-from data.augment import augment
+from cox import partial_log_likelihood
 from data.cohort import Cohort, CohortError, Split
 from data.outcomes import with_outcomes
 from devices import devices_in_use, replicas
-from rows import Rows
 from vae import VAE
 from vae_prediction import VAEPrediction
-
-RESIDENT = 2**33  # bytes of training ECGs at most that are kept on a GPU: 440,000 ECGs
-STEPS_PER_CALL = 32  # of Python: one by one, calls take a sixth of the time of 32 ECGs
 
 # Settings in which a model may differ from the one that it takes encoder and decoder from.
 NOT_OF_THE_NETWORK = (
@@ -45,142 +41,6 @@ NOT_OF_THE_NETWORK = (
 
 class TrainingError(RuntimeError):
     """Training that cannot go on. The message says what was kept."""
-
-
-class Samples(NamedTuple):
-    """What a model is trained on: N subjects.
-
-    Attributes:
-        ecg: (N, L, T) mV, an array, a memory map or `Rows` on disk.
-        conditions: (N, C), encoded.
-        target: (N, 2) time and event for the task "cox", (N,) otherwise; None without a head.
-    """
-
-    ecg: np.ndarray | Rows
-    conditions: np.ndarray
-    target: np.ndarray | None = None
-
-    @property
-    def event(self) -> np.ndarray:
-        """(N,) 1 where a subject has an event; all 0 where there is no such thing."""
-        if self.target is None or self.target.ndim == 1:
-            return np.zeros(len(self.ecg))
-        return self.target[:, 1]
-
-
-class Batches(keras.utils.PyDataset):
-    """Shuffled batches (ECG (B, L, T), conditions (B, C)), target; a function of (seed, epoch).
-
-    `cox.batch_rows` deals the rows, so that with rare events each batch has one if possible. The
-    rows that do not fill a last batch are left out, others in each epoch.
-
-    Args:
-        samples: N subjects; of a memory map or `Rows` only the rows of a batch are read.
-        batch_size: B, or N if there are fewer.
-        seed: of shuffling and augmentation.
-        augmentation: strength of `data.augment.augment`.
-        shuffle: False for validation: in order, with the incomplete last batch.
-        resident: hand out the numbers (B,) of the rows for the ECGs, which the model has at hand
-            (see `hold`).
-    """
-
-    def __init__(
-        self,
-        samples: Samples,
-        batch_size: int,
-        seed: int = 0,
-        augmentation: float = 0.0,
-        shuffle: bool = True,
-        resident: bool = False,
-    ) -> None:
-        super().__init__()
-        self.samples = samples
-        self.batch_size = min(batch_size, len(samples.ecg))
-        self.seed, self.augmentation, self.shuffle = seed, augmentation, shuffle
-        self.resident = resident
-        self.start_epoch(0)
-
-    def start_epoch(self, epoch: int) -> None:
-        """Deals the rows of this epoch."""
-        self.epoch = epoch
-        n = len(self.samples.ecg)
-        if self.shuffle:
-            self.rows = list(batch_rows(self.samples.event, self.batch_size, self.seed, epoch))
-        else:
-            self.rows = np.split(np.arange(n), range(self.batch_size, n, self.batch_size))
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __getitem__(self, index: int) -> tuple:
-        rows = self.rows[index]
-        if self.resident:
-            ecg = rows.astype(np.int32)
-        else:
-            ecg = np.asarray(self.samples.ecg[rows], dtype=np.float32)
-        if self.augmentation:
-            rng = np.random.default_rng([self.seed, self.epoch, index])
-            ecg = augment(ecg, self.augmentation, rng)
-        inputs = (ecg, self.samples.conditions[rows])
-        target = self.samples.target
-        return (inputs,) if target is None else (inputs, target[rows])
-
-    def pipeline(self):
-        """What `fit` reads: these batches, by tf.data where the backend is TensorFlow.
-
-        They are then made while the step before runs. Keras would put a Python generator around
-        them, which costs a sixth of the speed of the published network and, through what
-        TensorFlow does to the memory allocator when it sees one, up to as much again.
-        """
-        if keras.backend.backend() != "tensorflow":
-            return self
-        import tensorflow as tf
-
-        example = self[0]
-        parts = tf.nest.flatten(example)
-
-        def make(index: tf.Tensor):
-            made = tf.numpy_function(
-                lambda number: tf.nest.flatten(self[number]), [index], [one.dtype for one in parts]
-            )
-            for one, like in zip(made, parts, strict=True):
-                one.set_shape((self.batch_size if self.shuffle else None, *like.shape[1:]))
-            return tf.nest.pack_sequence_as(example, made)
-
-        return tf.data.Dataset.range(len(self)).map(make).prefetch(2)
-
-
-def hold(model: VAE, ecg: np.ndarray | Rows, settings: TrainingConfig) -> bool:
-    """Puts training ECGs where the model is, if that is a GPU with room for them.
-
-    A step is then sent nothing but row numbers. On a CPU a batch is copied either way. TensorFlow
-    only: JAX would compile the ECGs into the program. Augmentation changes ECGs before that.
-    """
-    fits = isinstance(ecg, np.ndarray) and ecg.nbytes <= RESIDENT and not settings.augmentation
-    on_gpu = not keras.distribution.list_devices()[0].startswith("cpu")
-    if not (fits and on_gpu and keras.backend.backend() == "tensorflow"):
-        return False
-    model.resident = keras.ops.convert_to_tensor(ecg, "float32")
-    return True
-
-
-class Filled(keras.utils.PyDataset):
-    """The same batches, with rows of weight 0 up to a multiple of some number, as JAX needs it."""
-
-    def __init__(self, batches: Batches, multiple: int) -> None:
-        super().__init__()
-        self.batches, self.multiple = batches, multiple
-
-    def __len__(self) -> int:
-        return len(self.batches)
-
-    def __getitem__(self, index: int) -> tuple:
-        inputs, target = (*self.batches[index], None)[:2]
-        rows = np.arange(-(-len(inputs[0]) // self.multiple) * self.multiple)
-        weight = (rows < len(inputs[0])).astype(np.float32)
-        rows = np.minimum(rows, len(inputs[0]) - 1)
-        inputs = tuple(part[rows] for part in inputs)
-        return inputs, None if target is None else target[rows], weight
 
 
 def kl_weight_at(epoch: int, settings: TrainingConfig, final: float) -> float:
@@ -514,16 +374,14 @@ def fit(
     resident = devices == 1 and hold(model, train.ecg, settings)
     batches = Batches(train, size, settings.seed, settings.augmentation, resident=resident)
     watched = Batches(validation, 256, shuffle=False)
-    watched = Filled(watched, devices) if devices > replicas() else watched.pipeline()
+    watched = Filled(watched, devices) if devices > replicas() else pipeline(watched)
     if batches.batch_size < settings.batch_size:
         print(f"The batch is the whole training set: {batches.batch_size} ECGs.")
     model.compile(
         optimizer=keras.optimizers.Adam(
             settings.learning_rate, global_clipnorm=settings.gradient_norm or None
         ),
-        # Replicas of TensorFlow 2.21 have neither XLA nor several steps to a call.
-        jit_compile=settings.xla and replicas() == 1,
-        steps_per_execution=STEPS_PER_CALL if replicas() == 1 else 1,
+        jit_compile=settings.xla and replicas() == 1,  # replicas of TensorFlow 2.21 have no XLA
     )
     saver = Checkpoint(checkpoint, epochs, settings.patience, f"val_{settings.watch}")
     callbacks = [EpochStart(batches, settings, config.model.kl_weight, epochs)]
@@ -534,7 +392,7 @@ def fit(
         print(f"Resuming after epoch {done} of {epochs}.")
     if not saver.finished:
         model.fit(
-            batches.pipeline(),
+            pipeline(batches if devices > 1 else Calls(batches, model.resident)),
             validation_data=watched,
             initial_epoch=done,
             epochs=epochs,

@@ -22,6 +22,7 @@ import numpy as np
 import pandas as pd
 from keras import ops
 
+from calls import run_steps
 from conditions import ConditionSchema, finite_numbers
 from devices import random_rows, replicas, whole_batch
 from fast import compiled
@@ -205,6 +206,20 @@ class VAE(keras.Model):
         self.built = True
 
     # --- training -------------------------------------------------------------------------------
+
+    def train_step(self, *args):
+        """One step on a batch, or one for each batch of a call (see `calls`).
+
+        Args:
+            args: the data, and before it with JAX the values of all variables.
+        """
+        *state, data = args
+        if not isinstance(data, dict):
+            return super().train_step(*args)
+        held, self.resident = self.resident, data.get("resident", self.resident)
+        result = run_steps(super().train_step, data, *state)
+        self.resident = held
+        return self.get_metrics_result() if result is None else result
 
     @property
     def metrics(self) -> list[keras.metrics.Metric]:

@@ -29,7 +29,7 @@ from pathlib import Path
 import numpy as np
 import tyro
 
-CHUNK_STEPS = 32  # the steps to a call
+CALLS = 3  # at least, of which the first compiles
 SIMULATED = 4000
 COLUMNS = ("rate", "epoch", "peak", "own", "open", "adapt")
 
@@ -97,9 +97,11 @@ def write_cohort(folder: Path, n: int) -> dict:
 def train(folder: Path, n: int, steps: int, in_memory: bool, latent: bool, judgement: bool) -> dict:
     import keras
 
+    from batches import Batches, pipeline
+    from calls import Calls
     from config import CONFIG, DataConfig
     from train import Clock, open_data
-    from training import STEPS_PER_CALL, Batches, build_model, samples_of
+    from training import build_model, samples_of
 
     uncache(folder / "ecg.npy")
     config = dataclasses.replace(CONFIG, data=DataConfig(source="prepared", path=folder))
@@ -115,19 +117,19 @@ def train(folder: Path, n: int, steps: int, in_memory: bool, latent: bool, judge
     model.compile(
         keras.optimizers.Adam(config.training.learning_rate),
         jit_compile=config.training.xla,
-        steps_per_execution=STEPS_PER_CALL,
     )
     batches = Batches(samples, config.training.batch_size)
-    steps = min(steps or len(batches), len(batches))
-    if steps < 3 * CHUNK_STEPS:
-        raise SystemExit(f"Expected {3 * CHUNK_STEPS} steps or more. {n} ECGs give {steps}.")
+    calls = Calls(batches)
+    number = min(steps or len(batches), len(batches)) // calls.steps
+    if number < CALLS:
+        raise SystemExit(f"Expected {CALLS * calls.steps} steps or more. {n} ECGs, {steps} steps.")
     if not in_memory:
         uncache(folder / "ecg.npy")
     pace = pace_callback()
-    model.fit(batches.pipeline(), steps_per_epoch=steps, shuffle=False, verbose=0, callbacks=[pace])
-    taken, seconds = (np.diff(values[1:]) for values in (pace.steps, pace.times))
-    found = {"rate": float(np.median(taken / seconds) * batches.batch_size)}
-    found["epoch"] = float(len(batches) * seconds.sum() / taken.sum())
+    model.fit(pipeline(calls), steps_per_epoch=number, shuffle=False, verbose=0, callbacks=[pace])
+    seconds = np.diff(pace.times) / calls.steps  # of a step
+    found = {"rate": float(batches.batch_size / np.median(seconds))}
+    found["epoch"] = float(len(batches) * seconds.mean())
     found |= {"peak": peak_memory(), "own": pace.own}
     if latent:
         with clock.phase("latent"):
@@ -148,16 +150,14 @@ def pace_callback():
     import keras
 
     class Pace(keras.callbacks.Callback):
-        """Notes the time every `CHUNK_STEPS` steps, and the most memory of its own."""
+        """Notes the time after every call, and the most memory of its own."""
 
         def on_train_begin(self, logs=None):
-            self.steps, self.times, self.own = [0], [time.perf_counter()], 0.0
+            self.times, self.own = [], 0.0
 
         def on_train_batch_end(self, batch, logs=None):
-            if batch + 1 - self.steps[-1] >= CHUNK_STEPS:
-                self.steps.append(batch + 1)
-                self.times.append(time.perf_counter())
-                self.own = max(self.own, own_memory())
+            self.times.append(time.perf_counter())
+            self.own = max(self.own, own_memory())
 
     return Pace()
 

@@ -31,7 +31,8 @@ import keras
 import numpy as np
 
 import network
-from training import STEPS_PER_CALL, Batches, Samples
+from batches import Batches, Samples, pipeline
+from calls import Calls
 from vae import PUBLISHED, VAE
 
 ARCHITECTURE = ((12, 400), (5, 5), ((1, 40), (12, 1)), ("same", "valid"), 10, 3)
@@ -50,7 +51,6 @@ def build(keywords: dict, kind: str) -> VAE:
     model.compile(
         optimizer=keras.optimizers.Adam(1e-3),
         jit_compile=kind != "stock",
-        steps_per_execution=STEPS_PER_CALL if ours else 1,
     )
     return model
 
@@ -76,7 +76,7 @@ def seconds(model: VAE, kind: str, samples: Samples, batch: int) -> float:
     clock = Clock()
     keywords = {"epochs": 2, "verbose": 0, "callbacks": [clock]}
     if kind == "ours":
-        model.fit(Batches(samples, batch).pipeline(), shuffle=False, **keywords)
+        model.fit(pipeline(Calls(Batches(samples, batch))), shuffle=False, **keywords)
     else:
         model.fit((samples.ecg, samples.conditions), batch_size=batch, **keywords)
     return clock.seconds[-1]
@@ -137,7 +137,7 @@ def profile(n: int) -> None:
     samples, batch = simulated(n), 32
     for name, keywords in NETWORKS.items():
         model = build(keywords, "ours")
-        model.fit(Batches(samples, batch).pipeline(), shuffle=False, verbose=0)
+        model.fit(pipeline(Calls(Batches(samples, batch))), shuffle=False, verbose=0)
         options = tf.profiler.experimental.ProfilerOptions(2, 0)
         with tempfile.TemporaryDirectory() as folder:
             with tf.profiler.experimental.Profile(folder, options):

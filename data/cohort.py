@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -41,6 +42,7 @@ QRS_SAMPLE = (
     150  # 300 ms before the QRS centre hold a P wave at PR 240 ms; 500 ms after, the T wave
 )
 UNIT = "mV"
+NOT_IN_TABLES = re.compile("[\\x00\\r\\ud800-\\udfff]")
 FORMAT_VERSION = 1
 
 # A resting 12-lead QRS is 0.2 to 10 mV from peak to peak in its largest lead. Values in microvolts
@@ -318,7 +320,7 @@ def _checked_subjects(subjects: pd.DataFrame) -> pd.DataFrame:
         if numbers and (subjects[column] % 1 == 0).all():
             subjects[column] = subjects[column].astype(np.int64)  # 15709.0 -> 15709
         subjects[column] = subjects[column].astype(str)
-        odd = subjects[column].str.contains("[\\x00\\r\\ud800-\\udfff]")
+        odd = subjects[column].map(lambda name: bool(NOT_IN_TABLES.search(name)))
         if odd.any():
             raise CohortError(
                 f"{column} {subjects[column][odd.idxmax()]!r} has characters that a table cannot "

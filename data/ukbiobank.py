@@ -172,7 +172,7 @@ def _eids(column: pd.Series, file: Path) -> pd.Series:
         raise CohortError(
             f"Expected whole numbers as eid in {file}. Received in line {row + 2}: {column[row]!r}."
         )
-    return eids.str.replace(r"^(-?)0+(?=\d)", r"\1", regex=True)
+    return eids.str.replace(r"^(-?)0+(\d)", r"\1\2", regex=True)
 
 
 def _column(column: pd.Series, eids: pd.Series) -> pd.Series:

@@ -11,9 +11,10 @@ from fresh_process import run_fresh
 from test_training import CONFIGURED, SCHEMA, simulated
 
 import devices
+from batches import Batches, Filled
 from config import TrainingConfig
 from devices import DeviceError, open_devices
-from training import Batches, Filled, build_model, samples_of
+from training import build_model, samples_of
 
 
 @pytest.fixture

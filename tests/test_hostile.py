@@ -23,6 +23,7 @@ from eager import train_eagerly
 from simulated_strips import beat, rhythm_strip, write_ptbxl
 
 import train
+from batches import Samples
 from conditions import Condition, ConditionError, ConditionSchema
 from config import CONFIG, Config, ConfigError, DataConfig, ModelConfig, TrainingConfig, from_dict
 from cox import breslow_baseline, cox_partial_likelihood, partial_log_likelihood
@@ -38,7 +39,7 @@ from data.ukbiobank import load_ukbiobank
 from evaluation import __main__ as judge_again
 from evaluation import generate
 from network import ModelError
-from training import Checkpoint, Samples, TrainingError, fit
+from training import Checkpoint, TrainingError, fit
 from vae import VAE
 from vae_prediction import VAEPrediction
 

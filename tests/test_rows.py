@@ -8,6 +8,7 @@ import pytest
 
 import rows as module
 import vae
+from batches import Batches, Samples
 from conditions import Condition, ConditionSchema
 from config import CONFIG, TrainingConfig
 from data.beats import Beat
@@ -17,7 +18,7 @@ from evaluation import judge
 from evaluation.reconstruction import reconstruction_metrics
 from provenance import fingerprint
 from rows import Rows, chunks, select, stored, write_array
-from training import Batches, Samples, build_model, fit, samples_of
+from training import build_model, fit, samples_of
 from vae import VAE, ModelError
 
 N = 60

@@ -1,21 +1,23 @@
 from dataclasses import replace
 
+import keras
 import numpy as np
 import pandas as pd
 import pytest
 from eager import train_eagerly
 
+import batches as batches_module
+import calls
 import training
+from batches import Batches, Samples, hold, pipeline
+from calls import Calls
 from conditions import Condition, ConditionSchema
 from config import CONFIG, TrainingConfig
 from data.cohort import Cohort, derive_leads
 from training import (
-    Batches,
-    Samples,
     TrainingError,
     build_model,
     fit,
-    hold,
     kl_weight_at,
     learning_rate_at,
 )
@@ -147,18 +149,70 @@ def test_batches_read_only_their_rows_of_a_memory_map(tmp_path):
 @pytest.mark.parametrize("target", [None, np.arange(40, dtype=np.float32)])
 def test_the_pipeline_hands_out_the_batches_of_each_epoch(shuffle, target):
     batches = Batches(TRAIN._replace(target=target), 16, seed=3, shuffle=shuffle)
-    pipeline = batches.pipeline()
-    assert len(pipeline) == len(batches)
-    assert pipeline.element_spec[0][0].shape == (16 if shuffle else None, 12, 60)
+    made = pipeline(batches)
+    assert len(made) == len(batches)
+    assert made.element_spec[0][0].shape == (16 if shuffle else None, 12, 60)
     for epoch in range(2):
         batches.start_epoch(epoch)
-        for index, received in enumerate(pipeline.as_numpy_iterator()):
+        for index, received in enumerate(made.as_numpy_iterator()):
             (ecg, conditions), *target_of = batches[index]
             np.testing.assert_array_equal(received[0][0], ecg)
             np.testing.assert_array_equal(received[0][1], conditions)
             assert len(received) == len(target_of) + 1
             for one, other in zip(received[1:], target_of, strict=True):
                 np.testing.assert_array_equal(one, other)
+
+
+def test_calls_hold_each_batch_once_and_differ_in_length_by_filling_alone(monkeypatch):
+    monkeypatch.setattr(calls, "MOST_STEPS", 4)
+    target = np.arange(40, dtype=np.float32)
+    batches = Batches(TRAIN._replace(target=target), 4, seed=3)  # 10 in 3 calls: 4, 4, 2
+    made = pipeline(Calls(batches))
+    assert made.element_spec["batches"][0][0].shape == (4, 4, 12, 60)
+    for epoch in range(2):
+        batches.start_epoch(epoch)
+        found = []
+        for call in made.as_numpy_iterator():
+            (ecg, conditions), targets = call["batches"]
+            found += list(zip(ecg, conditions, targets, strict=True))[: call["steps"]]
+        assert len(found) == len(batches) == 10
+        for index, (ecg, conditions, targets) in enumerate(found):
+            np.testing.assert_array_equal(ecg, batches[index][0][0])
+            np.testing.assert_array_equal(conditions, batches[index][0][1])
+            np.testing.assert_array_equal(targets, batches[index][1])
+
+
+@pytest.mark.parametrize(
+    ("most", "size", "bytes_at_most", "steps"),
+    # An ECG of these is 12 x 60 x 4 bytes; 40 of them.
+    [(32, 4, 2**24, 10), (6, 4, 2**24, 5), (32, 4, 3 * 4 * 2880, 3), (32, 16, 1, 1)],
+)
+def test_calls_are_limited_in_steps_and_bytes(monkeypatch, most, size, bytes_at_most, steps):
+    monkeypatch.setattr(calls, "MOST_STEPS", most)
+    monkeypatch.setattr(calls, "MOST_BYTES", bytes_at_most)
+    batches = Batches(TRAIN, size)
+    assert Calls(batches).steps == steps
+    assert len(Calls(batches)) == -(-len(batches) // steps)
+
+
+@pytest.mark.parametrize("xla", [True, False])
+def test_steps_of_a_call_are_those_that_single_batches_make(monkeypatch, xla):
+    monkeypatch.setattr(calls, "MOST_STEPS", 2)
+    found = []
+    for several in (False, True):
+        model = build_model(CONFIGURED, SCHEMA, COHORT)
+        # Not eagerly, as the other tests here.
+        keras.Model.compile(model, keras.optimizers.Adam(1e-3), jit_compile=xla)
+        batches = Batches(TRAIN, 8)  # 5 in 3 calls, of which the last holds one
+        data = pipeline(Calls(batches) if several else batches)
+        history = model.fit(data, epochs=2, shuffle=False, verbose=0).history
+        assert model.optimizer.iterations == 10
+        found.append((model.get_weights(), history))
+    (weights, history), (others, other_history) = found
+    for one, other in zip(weights, others, strict=True):
+        np.testing.assert_allclose(one, other, rtol=0, atol=1e-6)
+    for name, values in history.items():
+        np.testing.assert_allclose(values, other_history[name], rtol=1e-5, err_msg=name)
 
 
 def test_ecgs_that_lie_on_a_gpu_are_told_by_number_and_train_bit_for_bit_the_same(
@@ -188,10 +242,10 @@ def test_what_does_not_fit_on_a_gpu_or_is_changed_on_the_way_stays_where_it_is(m
     assert not hold(model, COHORT.ecg, settings)  # no GPU
     monkeypatch.setattr(training.keras.distribution, "list_devices", lambda: ["gpu:0"])
     assert not hold(model, COHORT.ecg, replace(settings, augmentation=1.0))
-    monkeypatch.setattr(training, "RESIDENT", COHORT.ecg.nbytes - 1)
+    monkeypatch.setattr(batches_module, "RESIDENT", COHORT.ecg.nbytes - 1)
     assert not hold(model, COHORT.ecg, settings)
     assert model.resident is None
-    monkeypatch.setattr(training, "RESIDENT", COHORT.ecg.nbytes)
+    monkeypatch.setattr(batches_module, "RESIDENT", COHORT.ecg.nbytes)
     assert hold(model, COHORT.ecg, settings)
 
 

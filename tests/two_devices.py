@@ -13,11 +13,12 @@ from dataclasses import replace
 import keras
 import numpy as np
 
+from batches import Batches, Filled
 from conditions import ConditionSchema
 from config import CONDITIONS, CONFIG, TrainingConfig
 from data.synthetic import simulate
 from devices import devices_in_use, open_devices, replicas
-from training import Batches, Filled, build_model, samples_of
+from training import build_model, samples_of
 from vae import PUBLISHED
 
 if keras.backend.backend() == "tensorflow":
