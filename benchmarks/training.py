@@ -6,7 +6,7 @@
 
 "stock" is what Keras does by itself on a CPU: its own layers, `fit` with arrays, no XLA. "stock,
 XLA" shows how much of the difference the compiler makes. "ours" is what `training.fit` does:
-blocks, XLA, its pipeline, 32 steps to a call. All have the same weights; their outputs are
+blocks, XLA, its pipeline, up to 32 steps to a call. All have the same weights; their outputs are
 compared first. Rounds alternate between them in one process, since machines are noisy; shown are
 the medians, and the median and range of the ratio of ours to stock within a round.
 """
