@@ -5,7 +5,7 @@
 For each n a prepared cohort is written to a scratch folder (19 kB per ECG, twice that while it is
 written): beats of 4,000 simulated subjects, over and over with noise of 5 uV. Then the default
 network is trained on the training part of its split, alternately from disk and with the ECGs in
-memory where they fit, each in a process of its own. "ECG/s" is the median over chunks of 32 steps,
+memory where they fit, each in a process of its own. "ECG/s" is the median over calls of 13 steps,
 after the first, which compiles; "s / epoch" follows from all of them: `--steps` steps, or with 0 a
 whole epoch. Before it is opened, and before training from disk, the file leaves the system's cache,
 so that the disk is part of what is measured.
