@@ -132,7 +132,7 @@ def profile(n: int) -> None:
     from tensorflow.tsl.profiler.protobuf import xplane_pb2
 
     print("ms per step of 32; kernels that run at the same time count twice")
-    head = ("step", "XLA", "products", "element-wise", "batch made", "rest of step")
+    head = ("step", "XLA", "products", "element-wise", "rest of step")
     print(f"{'network':10}" + "".join(f"{name:>14}" for name in head))
     samples, batch = simulated(n), 32
     for name, keywords in NETWORKS.items():
@@ -157,8 +157,7 @@ def profile(n: int) -> None:
             ms for label, ms in total.items() if KERNEL.match(label) and not PRODUCT.match(label)
         )
         xla = total["CpuExecutable::ExecuteAsyncOnStream"]
-        made = sum(ms for label, ms in total.items() if "MapProduce" in label)
-        row = (1000 * step, xla, products, others, made, 1000 * step - xla)
+        row = (1000 * step, xla, products, others, 1000 * step - xla)
         print(f"{name:10}" + "".join(f"{ms:14.2f}" for ms in row), flush=True)
 
 
