@@ -80,22 +80,25 @@ class Batches(keras.utils.PyDataset):
         self.epoch = epoch
         n = len(self.samples.ecg)
         if self.shuffle:
-            self.rows = list(batch_rows(self.samples.event, self.batch_size, self.seed, epoch))
+            self.rows = batch_rows(self.samples.event, self.batch_size, self.seed, epoch)
         else:
             self.rows = np.split(np.arange(n), range(self.batch_size, n, self.batch_size))
 
     def __len__(self) -> int:
         return len(self.rows)
 
-    def __getitem__(self, index: int) -> tuple:
+    def __getitem__(self, index: int | np.ndarray) -> tuple:
+        """A batch; of several numbers (K,), where all are equally long, a stack of K batches."""
         rows = self.rows[index]
         if self.resident:
             ecg = rows.astype(np.int32)
         else:
             ecg = np.asarray(self.samples.ecg[rows], dtype=np.float32)
         if self.augmentation:
-            rng = np.random.default_rng([self.seed, self.epoch, index])
-            ecg = augment(ecg, self.augmentation, rng)
+            each = ecg.reshape(-1, *ecg.shape[-3:])
+            for number, batch in zip(np.atleast_1d(index), each, strict=True):
+                rng = np.random.default_rng([self.seed, self.epoch, number])
+                batch[:] = augment(batch, self.augmentation, rng)
         inputs = (ecg, self.samples.conditions[rows])
         target = self.samples.target
         return (inputs,) if target is None else (inputs, target[rows])

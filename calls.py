@@ -48,11 +48,10 @@ class Calls(keras.utils.PyDataset):
         return math.ceil(len(self.batches) / self.steps)
 
     def __getitem__(self, index: int) -> dict:
-        rows = range(index * self.steps, min((index + 1) * self.steps, len(self.batches)))
-        made = [self.batches[row] for row in rows]
-        filled = made + made[-1:] * (self.steps - len(made))
-        stacked = tree.map_structure(lambda *parts: np.stack(parts), *filled)
-        call = {"batches": stacked, "steps": np.int32(len(made))}
+        first = index * self.steps
+        stop = min(first + self.steps, len(self.batches))
+        filled = np.minimum(np.arange(first, first + self.steps), stop - 1)
+        call = {"batches": self.batches[filled], "steps": np.int32(stop - first)}
         return call if self.resident is None else call | {"resident": self.resident}
 
 

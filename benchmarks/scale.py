@@ -4,11 +4,12 @@
 
 For each n a prepared cohort is written to a scratch folder (19 kB per ECG, twice that while it is
 written): beats of 4,000 simulated subjects, over and over with noise of 5 uV. Then the default
-network is trained on the training part of its split, alternately from disk and with the ECGs in
-memory where they fit, each in a process of its own. "ECG/s" is the median over calls of 13 steps,
-after the first, which compiles; "s / epoch" follows from all of them: `--steps` steps, or with 0 a
-whole epoch. Before it is opened, and before training from disk, the file leaves the system's cache,
-so that the disk is part of what is measured.
+network is trained on the training part of its split: in a process that has the ECGs on disk only,
+and, where they fit, in one that has them in memory too and takes them from either in turn, since
+machines are noisy. "ECG/s" is the median over calls of 13 steps, after the first, which compiles
+or starts; "ratio" that of disk to memory within a round, median and range; "s / epoch" follows
+from all calls: `--steps` steps a round, or with 0 a whole epoch. Before it is opened, and before
+training from disk, the file leaves the system's cache: the disk is part of what is measured.
 
 "peak" is what the system counts as memory of the process at most, pages of files included, and
 "own" the part that is its own. `--latent` and `--judgement` add what follows training in a run.
@@ -39,8 +40,8 @@ class Options:
     """What is measured."""
 
     n: tuple[int, ...] = (10_000, 100_000)  # sizes of the cohorts
-    steps: int = 500  # of training; 0 is an epoch
-    rounds: int = 1  # of training from disk and in memory, alternating
+    steps: int = 260  # of training in a round; 0 is an epoch
+    rounds: int = 5  # of training from disk and in memory, alternating
     latent: bool = False  # also the closed-form steps after training, from disk
     judgement: bool = False  # also the evaluation on the test part, from disk
     prepare: tuple[int, ...] = (5_000, 50_000)  # records to prepare; none to leave it out
@@ -94,10 +95,12 @@ def write_cohort(folder: Path, n: int) -> dict:
     return {}
 
 
-def train(folder: Path, n: int, steps: int, in_memory: bool, latent: bool, judgement: bool) -> dict:
+def train(
+    folder: Path, n: int, steps: int, rounds: int, in_memory: bool, latent: bool, judgement: bool
+) -> dict:
     import keras
 
-    from batches import Batches, pipeline
+    from batches import Batches
     from calls import Calls
     from config import CONFIG, DataConfig
     from train import Clock, open_data
@@ -108,8 +111,9 @@ def train(folder: Path, n: int, steps: int, in_memory: bool, latent: bool, judge
     clock = Clock()
     with clock.phase("open"):
         cohort, split, schema = open_data(config)
+    on_disk = split.train.ecg
     if in_memory:
-        split.train.ecg = np.array(split.train.ecg)
+        split.train.ecg = np.array(on_disk)
     model = build_model(config, schema, cohort)
     with clock.phase("adapt"):
         model.adapt(split.train.ecg, split.train.subjects)
@@ -118,19 +122,26 @@ def train(folder: Path, n: int, steps: int, in_memory: bool, latent: bool, judge
         keras.optimizers.Adam(config.training.learning_rate),
         jit_compile=config.training.xla,
     )
-    batches = Batches(samples, config.training.batch_size)
-    calls = Calls(batches)
-    number = min(steps or len(batches), len(batches)) // calls.steps
-    if number < CALLS:
-        raise SystemExit(f"Expected {CALLS * calls.steps} steps or more. {n} ECGs, {steps} steps.")
-    if not in_memory:
-        uncache(folder / "ecg.npy")
-    pace = pace_callback()
-    model.fit(pipeline(calls), steps_per_epoch=number, shuffle=False, verbose=0, callbacks=[pace])
-    seconds = np.diff(pace.times) / calls.steps  # of a step
-    found = {"rate": float(batches.batch_size / np.median(seconds))}
-    found["epoch"] = float(len(batches) * seconds.mean())
-    found |= {"peak": peak_memory(), "own": pace.own}
+    sources = {"disk": samples._replace(ecg=on_disk)} | ({"memory": samples} if in_memory else {})
+    size, own = config.training.batch_size, []
+    calls = {kind: Calls(Batches(source, size)) for kind, source in sources.items()}
+    taken: dict[str, list[np.ndarray]] = {kind: [] for kind in sources}
+    for number in range(rounds):
+        for kind, made in calls.items():
+            made.batches.start_epoch(number)
+            if kind == "disk":
+                uncache(folder / "ecg.npy")
+            seconds, most = paced(model, made, steps)
+            taken[kind].append(seconds)
+            own.append(most)
+    kind = "memory" if in_memory else "disk"
+    seconds = np.concatenate(taken[kind])  # of a step
+    found = {"rate": float(calls[kind].batches.batch_size / np.median(seconds))}
+    found["epoch"] = float(len(calls[kind].batches) * seconds.mean())
+    found |= {"peak": peak_memory(), "own": max(own)}
+    if in_memory:
+        pairs = zip(taken["memory"], taken["disk"], strict=True)
+        found["ratios"] = [float(np.median(here) / np.median(there)) for here, there in pairs]
     if latent:
         with clock.phase("latent"):
             model.standardise_latent(samples.ecg, samples.conditions)
@@ -146,8 +157,11 @@ def train(folder: Path, n: int, steps: int, in_memory: bool, latent: bool, judge
     return found | clock.seconds
 
 
-def pace_callback():
+def paced(model, calls, steps: int) -> tuple[np.ndarray, float]:
+    """Seconds per step of each call but the first, and GB of its own at most."""
     import keras
+
+    from batches import pipeline
 
     class Pace(keras.callbacks.Callback):
         """Notes the time after every call, and the most memory of its own."""
@@ -159,7 +173,15 @@ def pace_callback():
             self.times.append(time.perf_counter())
             self.own = max(self.own, own_memory())
 
-    return Pace()
+    number = min(steps or len(calls.batches), len(calls.batches)) // calls.steps
+    if number < CALLS:
+        raise SystemExit(
+            f"Expected {CALLS * calls.steps} or more steps and batches. {steps} steps."
+        )
+    pace = Pace()
+    keywords = {"steps_per_epoch": number, "shuffle": False, "verbose": 0}
+    model.fit(pipeline(calls), callbacks=[pace], **keywords)
+    return np.diff(pace.times) / calls.steps, pace.own
 
 
 def uncache(file: Path) -> None:
@@ -227,32 +249,29 @@ def fits(gigabytes: float) -> bool:
 def report(folder: Path, n: int, options: Options) -> None:
     size = n * 12 * 400 * 4 / 1e9
     measured("write_cohort", folder, n)
-    kinds = {"disk": False} | ({"memory": True} if fits(size) else {})
-    found: dict[str, list[dict]] = {kind: [] for kind in kinds}
-    for number in range(options.rounds):
-        for kind, in_memory in kinds.items():
-            first = number == 0 and not in_memory
-            more = first and options.latent, first and options.judgement
-            found[kind].append(measured("train", folder, n, options.steps, in_memory, *more))
-    for kind, runs in found.items():
-        value = {name: float(np.median([run[name] for run in runs])) for name in found[kind][-1]}
-        against = (
-            np.median([run["rate"] for run in found["memory"]]) if "memory" in found else np.nan
-        )
-        print(
-            f"{n:8d} {size:6.1f}  {kind:8} {value['rate']:7.0f} {value['rate'] / against:6.2f}"
-            f" {value['epoch']:9.0f} {value['peak']:7.2f} {value['own']:7.2f}"
-            f" {value['open']:7.1f} {value['adapt']:7.1f}",
-            flush=True,
-        )
-    rest = {name: value for name, value in found["disk"][0].items() if name not in COLUMNS}
-    for name, value in rest.items():
-        print(f"{name:>27} {value:8.1f} {'GB' if 'peak' in name else 's'}")
+    how = n, options.steps, options.rounds
+    disk = measured("train", folder, *how, False, options.latent, options.judgement)
+    print(f"{n:8d} {size:6.1f}  disk    {line(disk)}", flush=True)
+    if fits(size):
+        memory = measured("train", folder, *how, True, False, False)
+        low, ratio, high = np.percentile(memory["ratios"], [0, 50, 100])
+        print(f"{'':17}memory  {line(memory)}  {ratio:.2f} ({low:.2f} to {high:.2f})", flush=True)
+    for name, value in disk.items():
+        if name not in COLUMNS:
+            print(f"{name:>27} {value:8.1f} {'GB' if 'peak' in name else 's'}")
+
+
+def line(found: dict) -> str:
+    widths = (("rate", 7, 0), ("epoch", 10, 0), ("peak", 8, 2), ("own", 7, 2), ("open", 7, 1))
+    return "".join(
+        f"{found[name]:{size}.{digits}f}" for name, size, digits in (*widths, ("adapt", 8, 1))
+    )
 
 
 def main(options: Options) -> None:
     with tempfile.TemporaryDirectory(dir=options.scratch) as scratch:
-        print("       n     GB  ECGs in    ECG/s  ratio  s / epoch peak GB  own GB  open s adapt s")
+        names = "GB  ECGs in   ECG/s s / epoch peak GB own GB open s adapt s  ratio (range)"
+        print(f"{'n':>8}     {names}")
         for n in options.n:
             with tempfile.TemporaryDirectory(dir=scratch) as folder:
                 report(Path(folder) / "cohort", n, options)

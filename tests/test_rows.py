@@ -71,6 +71,7 @@ def test_rows_are_those_of_the_array_in_the_file(rows, key):
     found, expected = rows[key], some_ecg()[key]
     assert type(found) is np.ndarray
     np.testing.assert_array_equal(found, expected, strict=True)
+    assert not found.size or found.ctypes.data % 64 == 0  # TensorFlow copies any other
 
 
 def test_a_selection_of_a_selection_reads_the_right_rows_and_copies_only_numbers(rows):

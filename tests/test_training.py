@@ -13,6 +13,7 @@ from batches import Batches, Samples, hold, pipeline
 from calls import Calls
 from conditions import Condition, ConditionSchema
 from config import CONFIG, TrainingConfig
+from data.augment import augment
 from data.cohort import Cohort, derive_leads
 from training import (
     TrainingError,
@@ -103,6 +104,24 @@ def test_a_batch_joins_each_ecg_to_its_own_conditions_and_target():
     np.testing.assert_array_equal(ecg[:, 0, 0], conditions[:, 0])
     np.testing.assert_array_equal(target, 2 * conditions[:, 0])
     assert ecg.dtype == np.float32
+
+
+@pytest.mark.parametrize("keywords", [{}, {"augmentation": 1.0}, {"resident": True}])
+def test_several_batches_at_once_are_the_stack_of_each(keywords):
+    ecg = np.random.default_rng(0).normal(size=(40, 12, 400)).astype(np.float32)
+    target = np.random.default_rng(1).normal(size=(40, 2))
+    batches = Batches(Samples(ecg, np.arange(40.0)[:, None], target), 8, seed=3, **keywords)
+    batches.start_epoch(2)
+    (stacked, conditions), targets = batches[np.array([1, 4, 4])]
+    for position, number in enumerate((1, 4, 4)):
+        (expected, condition), one = batches[number]
+        np.testing.assert_array_equal(stacked[position], expected, strict=True)
+        np.testing.assert_array_equal(conditions[position], condition, strict=True)
+        np.testing.assert_array_equal(targets[position], one, strict=True)
+        if "augmentation" in keywords:
+            random = np.random.default_rng([3, 2, number])
+            known = augment(ecg[condition[:, 0].astype(int)], 1.0, random)
+            np.testing.assert_array_equal(expected, known)
 
 
 def test_the_order_depends_on_seed_and_epoch_alone():
