@@ -88,7 +88,7 @@ class Batches(keras.utils.PyDataset):
         return len(self.rows)
 
     def __getitem__(self, index: int | np.ndarray) -> tuple:
-        """A batch; of several numbers (K,), where all are equally long, a stack of K batches."""
+        """A batch; of numbers (K,) of batches that are equally long, their stack (K, B, ...)."""
         rows = self.rows[index]
         if self.resident:
             ecg = rows.astype(np.int32)

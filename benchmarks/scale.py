@@ -124,29 +124,22 @@ def train(
         jit_compile=config.training.xla,
     )
     sources = {"disk": samples._replace(ecg=on_disk)} | ({"memory": samples} if in_memory else {})
-    size, own = config.training.batch_size, []
-    calls = {kind: Calls(Batches(source, size)) for kind, source in sources.items()}
-    taken: dict[str, list[np.ndarray]] = {kind: [] for kind in sources}
-    for number in range(rounds):
-        for kind, made in calls.items():
-            made.batches.start_epoch(number)
-            if kind == "disk":
-                uncache(folder / "ecg.npy")
-            seconds, most = paced(model, made, steps)
-            taken[kind].append(seconds)
-            own.append(most)
+    calls = {
+        kind: Calls(Batches(source, config.training.batch_size)) for kind, source in sources.items()
+    }
+    taken, own = alternate(model, calls, folder / "ecg.npy", steps, rounds)
     kind = "memory" if in_memory else "disk"
-    seconds = np.concatenate(taken[kind])  # of a step
-    found = {"rate": float(calls[kind].batches.batch_size / np.median(seconds))}
-    found["epoch"] = float(len(calls[kind].batches) * seconds.mean())
-    found |= {"peak": peak_memory(), "own": max(own)}
-    if not in_memory:
-        calls[kind].batches.start_epoch(rounds)
-        uncache(folder / "ecg.npy")
-    found["making"] = making(calls[kind])
+    batches, seconds = calls[kind].batches, np.concatenate(taken[kind])
+    found = {"rate": float(batches.batch_size / np.median(seconds))}
+    found["epoch"] = float(len(batches) * seconds.mean())
+    found |= {"peak": peak_memory(), "own": own}
     if in_memory:
         pairs = zip(taken["memory"], taken["disk"], strict=True)
-        found["ratios"] = [float(np.median(here) / np.median(there)) for here, there in pairs]
+        found["ratios"] = [float(np.median(memory) / np.median(disk)) for memory, disk in pairs]
+    batches.start_epoch(rounds)  # other rows than those of the last round
+    if not in_memory:
+        uncache(folder / "ecg.npy")
+    found["making"] = making(calls[kind])
     if latent:
         with clock.phase("latent"):
             model.standardise_latent(samples.ecg, samples.conditions)
@@ -160,6 +153,27 @@ def train(
             evaluate(model, split, config.evaluation)
         found["peak of judgement"] = peak_memory()
     return found | clock.seconds
+
+
+def alternate(
+    model, calls: dict, file: Path, steps: int, rounds: int
+) -> tuple[dict[str, list[np.ndarray]], float]:
+    """Trains from each kind of `Calls` in turn.
+
+    Returns:
+        Of each kind, for each round, the seconds per step of its calls; GB of its own at most.
+    """
+    taken: dict[str, list[np.ndarray]] = {kind: [] for kind in calls}
+    most = 0.0
+    for number in range(rounds):
+        for kind, made in calls.items():
+            made.batches.start_epoch(number)
+            if kind == "disk":
+                uncache(file)
+            seconds, own = paced(model, made, steps)
+            taken[kind].append(seconds)
+            most = max(most, own)
+    return taken, most
 
 
 def paced(model, calls, steps: int) -> tuple[np.ndarray, float]:
