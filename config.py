@@ -14,7 +14,7 @@ from pathlib import Path
 from types import UnionType
 from typing import Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from conditions import Condition
+from data.conditions import Condition
 
 # What a condition named in `data.conditions` is. To condition on another column of your table, add
 # a line here, and its name to `data.conditions`.

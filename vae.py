@@ -14,45 +14,34 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import keras
 import numpy as np
-import pandas as pd
 from keras import ops
 
-from calls import run_steps
-from conditions import ConditionSchema, finite_numbers
-from devices import random_rows, replicas, whole_batch
-from fast import compiled
-from leads import LEADS, expansion_matrix, independent_among
-from network import ModelError, build_decoder, build_encoder, check_settings
-from pca import weighted_pca
-from prior import Prior, fit_prior, standard_normal
-from rows import Rows, chunks, stored
-from saving import read_model, write_model
+from data.conditions import ConditionSchema
+from data.leads import LEADS, expansion_matrix, independent_among
+from model import closed_form
+from model.inputs import (
+    TYPICAL,
+    Conditions,
+    InBatches,
+    checked_ecg,
+    checked_latent,
+    encoded_conditions,
+)
+from model.network import ModelError, build_decoder, build_encoder, check_settings
+from model.prior import Prior, standard_normal
+from model.published import PUBLISHED, load_published
+from model.replicas import random_rows, replicas, whole_batch
+from model.saving import read_model, write_model
+from model.steps import run_steps
 
-PREDICT_BATCH = 512
+__all__ = ["PUBLISHED", "VAE", "Conditions", "ModelError"]
+
 NOISE_FREEDOM = 4.0  # of the Student t: 90% of the noise levels lie within a factor of 2.4
-REWEIGHTINGS = 4  # rounds of the closed-form start; more change nothing that shows
-TYPICAL = 2.0  # mV from peak to peak; a resting ECG has 0.2 to 10 in its largest lead
-# ECGs this many times larger or smaller than the model's are in another unit: the units in use are
-# 1000 apart, and this is half of that on a logarithmic scale.
-OTHER_UNIT = 1000**0.5
-
-# Keyword arguments with which `VAE` is the published network and objective.
-PUBLISHED = {
-    "independent_only": False,
-    "batch_normalization": True,
-    "output": "elu_batchnorm",
-    "hidden": (),
-    "linear_path": False,
-    "noise": "mse",
-    "condition_dropout": 0.0,
-}
-
-Conditions = pd.DataFrame | Mapping[str, object] | np.ndarray
 
 
 @keras.saving.register_keras_serializable(package="cvae_ecg")
@@ -174,8 +163,9 @@ class VAE(keras.Model):
         self._picked = [self.leads.index(lead) for lead in self.network_leads]
         self._expansion = expansion_matrix(self.leads) if independent_only else None
         self._groups = None if schema is None else _group_matrix(schema.widths)
-        self._compiled: dict[str, Callable] = {}
-        self.resident = None  # training ECGs (N, L, T) in mV on the device, see `training.hold`
+        self.resident = None  # training ECGs (N, L, T) in mV on the device, for row numbers
+        self._encode_batches = InBatches(self._posterior)
+        self._decode_batches = InBatches(self._expected)
         self.random = keras.random.SeedGenerator(seed)
 
         shape = (len(self.network_leads), self.ecg_shape[1])
@@ -362,11 +352,8 @@ class VAE(keras.Model):
     def adapt(self, ecg: np.ndarray, conditions: Conditions | None = None) -> VAE:
         """Sets mean beat, scale and, with a linear path, its closed-form start from training data.
 
-        The start is the conditional probabilistic PCA (Tipping and Bishop 1999): a ridge regression
-        of the beat on the conditions, then principal components of what remains. Encoder, decoder
-        and noise are set to its maximum-likelihood solution, and the convolutions start at zero.
-        With noise "per_recording", recordings are weighted by how well they fit, as a Student t
-        asks for (Archambeau, Delannay and Verleysen 2006).
+        Encoder, decoder and noise are set to the conditional probabilistic PCA of the ECGs, see
+        `closed_form.linear_start`, and the convolutions start at zero.
 
         Args:
             ecg: (N, L, T) mV. Above 2,000 beats an even selection of 2,000 is used.
@@ -386,38 +373,23 @@ class VAE(keras.Model):
         self.mean_beat.assign(mean_beat)
         self.scale.assign(scale)
         if self.settings["linear_path"]:
-            self._start_linear_path(x / scale, encoded[rows].astype(np.float64))
+            start = closed_form.linear_start(
+                x / scale,
+                encoded[rows].astype(np.float64),
+                self.latent_space_dim,
+                reweighted=self.settings["noise"] == "per_recording",
+            )
+            self.encoder.get_layer("linear_mean").kernel.assign(start.encoder)
+            self.encoder.get_layer("log_var").bias.assign(start.log_var)
+            self.decoder.get_layer("linear_ecg").kernel.assign(start.decoder)
+            if isinstance(self.settings["noise"], str):
+                self.log_noise.assign(0.5 * math.log(start.noise))
         return self
 
-    def _start_linear_path(self, x: np.ndarray, conditions: np.ndarray) -> None:
-        """Sets the linear path from x (N, I * T), standardised, and conditions (N, C)."""
-        weights = np.ones(len(x))
-        for _ in range(REWEIGHTINGS if self.settings["noise"] == "per_recording" else 1):
-            effect, directions, variances, residual, weights = weighted_pca(
-                x, conditions, weights, self.latent_space_dim
-            )
-        # Posterior of probabilistic PCA: z = M^-1 W^T (x - mean), covariance noise^2 M^-1.
-        signal = np.sqrt(np.maximum(variances - residual, 1e-3 * residual))
-        loadings = directions * signal[:, None]  # (Z, I * T)
-        encode = loadings / (signal**2 + residual)[:, None]
-        log_var = np.log(residual / (signal**2 + residual))
-        self.encoder.get_layer("linear_mean").kernel.assign(
-            np.concatenate([encode, -encode @ effect.T], axis=1).T
-        )
-        self.encoder.get_layer("log_var").bias.assign(log_var)
-        self.decoder.get_layer("linear_ecg").kernel.assign(np.concatenate([loadings, effect]))
-        if isinstance(self.settings["noise"], str):
-            self.log_noise.assign(0.5 * math.log(residual))
-
     def standardise_latent(self, ecg: np.ndarray, conditions: Conditions | None = None) -> VAE:
-        """Frees the latent of the conditions and scales it to mean 0 and SD 1 over subjects.
+        """After training: a latent free of the conditions, of mean 0 and SD 1 over subjects.
 
-        Training leaves both nearly open: the KL term that should see to them is small beside the
-        reconstruction. Then the prior does not cover the subjects, and a counterfactual keeps in z
-        a part of what the changed condition does. What is taken from z is its linear regression on
-        the conditions. Encoder and decoder are changed together, so that reconstructions stay what
-        they are. A model without a linear path has no way to take conditions from z, and one with a
-        head keeps what the head was trained on: they are shifted and scaled only.
+        Reconstructions stay what they are; see `closed_form.standardise_latent`.
 
         Args:
             ecg: (N, L, T) mV, training subjects.
@@ -426,31 +398,8 @@ class VAE(keras.Model):
         Returns:
             The model itself; unchanged with batch normalisation, which has its own scales.
         """
-        if self.settings["batch_normalization"]:
-            return self
-        encoded = self._encoded(conditions, len(ecg)).astype(np.float64)
-        mean, log_var = self.encode(ecg, encoded)
-        effect = np.zeros((self.condition_dim, self.latent_space_dim))
-        if self.settings["linear_path"] and self._readers_of_latent() == self._decoder_readers():
-            # One pseudo-subject per column with no effect: columns that never vary stay at zero.
-            gram = encoded.T @ encoded + np.eye(self.condition_dim)
-            centred = mean - mean.mean(axis=0)
-            effect = np.linalg.solve(gram, encoded.T @ centred)
-        mean = mean - encoded @ effect
-        # With the average posterior variance, so that the mixture of all posteriors has SD 1.
-        sd = np.sqrt(mean.var(axis=0) + np.exp(log_var).mean(axis=0))
-        centre = mean.mean(axis=0)
-        for layer in self._linear("encoder", "linear_mean"):
-            kernel = ops.convert_to_numpy(layer.kernel).astype(np.float64)
-            kernel[len(kernel) - self.condition_dim :] -= effect
-            layer.kernel.assign(kernel / sd)
-        layer = self.encoder.get_layer("mean")
-        layer.kernel.assign(layer.kernel / sd)
-        layer.bias.assign((layer.bias - centre) / sd)
-        bias = self.encoder.get_layer("log_var").bias
-        bias.assign(bias - 2 * np.log(sd))
-        for layer in self._readers_of_latent():
-            self._absorb(layer, effect, centre, sd)
+        if not self.settings["batch_normalization"]:
+            closed_form.standardise_latent(self, ecg, self._encoded(conditions, len(ecg)))
         return self
 
     def fit_prior(self, ecg: np.ndarray, conditions: Conditions | None = None) -> VAE:
@@ -464,38 +413,12 @@ class VAE(keras.Model):
             The model itself.
         """
         encoded = self._encoded(conditions, len(ecg))
-        mean, log_var = self.encode(ecg, encoded)
-        noise = np.random.default_rng(self.settings["seed"]).standard_normal(mean.shape)
-        z = mean + np.exp(0.5 * log_var) * noise
-        self.prior = fit_prior(z, encoded, self.settings["seed"])
+        self.prior = closed_form.fit_prior(self, ecg, encoded, self.settings["seed"])
         return self
 
-    def _readers_of_latent(self) -> list[keras.layers.Layer]:
-        """The dense layers that read z."""
-        return self._decoder_readers()
-
-    def _decoder_readers(self) -> list[keras.layers.Layer]:
-        """Those of the decoder, which read conditions after z."""
-        return [
-            self.decoder.get_layer("dense_of_latent"),
-            *self._linear("decoder", "linear_ecg"),
-        ]
-
-    def _linear(self, part: str, name: str) -> list[keras.layers.Layer]:
-        """The layer of the linear path, if there is one."""
-        return [getattr(self, part).get_layer(name)] if self.settings["linear_path"] else []
-
-    def _absorb(
-        self, layer: keras.layers.Layer, effect: np.ndarray, centre: np.ndarray, sd: np.ndarray
-    ) -> None:
-        """Makes a layer that read z = sd z' + centre + conditions @ effect read z' instead."""
-        kernel = ops.convert_to_numpy(layer.kernel).astype(np.float64)
-        if layer.use_bias:
-            layer.bias.assign(layer.bias + centre @ kernel[: len(sd)])
-        if effect.any():
-            kernel[len(sd) :] += effect @ kernel[: len(sd)]
-        kernel[: len(sd)] *= sd[:, None]
-        layer.kernel.assign(kernel)
+    def heads(self) -> list[keras.layers.Layer]:
+        """The layers beside the decoder that read the latent; none here."""
+        return []
 
     # --- use ------------------------------------------------------------------------------------
 
@@ -510,7 +433,7 @@ class VAE(keras.Model):
         """
         ecg, encoded = self._checked(ecg, conditions)
         mean, log_var = (np.empty((len(ecg), self.latent_space_dim), np.float32) for _ in range(2))
-        for rows, posterior in self._in_batches(self._posterior, ecg, encoded):
+        for rows, posterior in self._encode_batches(ecg, encoded):
             mean[rows], log_var[rows] = posterior
         return mean, log_var
 
@@ -519,32 +442,6 @@ class VAE(keras.Model):
 
     def _expected(self, z, encoded):
         return [self._restore(self.decoder([z, encoded], training=False))]
-
-    def _in_batches(
-        self, function: Callable, *parts: np.ndarray
-    ) -> Iterator[tuple[slice, list[np.ndarray]]]:
-        """Runs a method of tensors batch by batch, and compiles it where there are several.
-
-        Args:
-            function: from tensors (B, ...) to a list of tensors (B, ...).
-            *parts: its arguments, (N, ...).
-
-        Yields:
-            Rows, and what the function gives for them.
-        """
-        several = len(parts[0]) > PREDICT_BATCH
-        if several:
-            # Compiled in a fifth of a second, then twice as fast as one operation at a time.
-            if function.__name__ not in self._compiled:
-                self._compiled[function.__name__] = compiled(function)
-            function = self._compiled[function.__name__]
-        for start in range(0, len(parts[0]), PREDICT_BATCH):
-            batch = [np.asarray(part[start : start + PREDICT_BATCH], np.float32) for part in parts]
-            n = len(batch[0])
-            if several and n < PREDICT_BATCH:  # filled up: another shape would be compiled anew
-                batch = [np.resize(part, (PREDICT_BATCH, *part.shape[1:])) for part in batch]
-            outputs = function(*map(ops.convert_to_tensor, batch))
-            yield slice(start, start + n), [ops.convert_to_numpy(one)[:n] for one in outputs]
 
     def decode(self, z: np.ndarray, conditions: Conditions | None = None) -> np.ndarray:
         """Expected ECG: (N, Z) and conditions -> (N, L, T) mV."""
@@ -559,14 +456,9 @@ class VAE(keras.Model):
         self, z: np.ndarray, conditions: Conditions | None = None
     ) -> Iterator[np.ndarray]:
         """As `decode`, for more ECGs than fit in memory: yields (B, L, T) mV, row after row."""
-        z = np.asarray(z, dtype=np.float32)
-        if z.ndim != 2 or z.shape[1] != self.latent_space_dim:
-            raise ModelError(f"Expected z of shape (N, {self.latent_space_dim}). Got: {z.shape}.")
-        if not np.isfinite(z).all():
-            row = int(np.argmin(np.isfinite(z).all(axis=1)))
-            raise ModelError(f"Row {row} of z has NaN or infinite values.")
+        z = checked_latent(z, self.latent_space_dim)
         encoded = self._encoded(conditions, len(z))
-        for _, [ecg] in self._in_batches(self._expected, z, encoded):
+        for _, [ecg] in self._decode_batches(z, encoded):
             yield ecg
 
     def reconstruct(
@@ -670,58 +562,14 @@ class VAE(keras.Model):
         return float(1000 * self.scale * ops.exp(self._log_noise()))
 
     def _encoded(self, conditions: Conditions | None, n: int | None) -> np.ndarray:
-        """Conditions in any form -> (N, C) float32; None or {} is all unknown to a schema.
-
-        Without one nobody knows what 0 means: of bare values it is age 0 and the first sex.
-        """
-        if isinstance(conditions, np.ndarray) or self.schema is None:
-            nothing = conditions is None or (isinstance(conditions, Mapping) and not conditions)
-            if nothing and self.condition_dim == 0:
-                conditions = np.zeros((n or 1, 0), np.float32)
-            if not isinstance(conditions, np.ndarray):
-                raise ModelError(
-                    "This model has no schema: give conditions as an encoded array "
-                    f"(N, {self.condition_dim}), to `decode` with latents where you would generate."
-                )
-            if conditions.ndim != 2 or conditions.shape[1] != self.condition_dim:
-                raise ModelError(
-                    f"Expected conditions of shape (N, {self.condition_dim}). "
-                    f"Got: {conditions.shape}."
-                )
-            encoded = finite_numbers(conditions)
-        else:
-            encoded = self.schema.encode({} if conditions is None else conditions, n)
-        if n is not None and len(encoded) != n:
-            raise ModelError(f"Expected conditions of {n} subjects. Received: {len(encoded)}.")
-        return encoded
+        return encoded_conditions(conditions, n, self.schema, self.condition_dim)
 
     def _checked(
         self, ecg: np.ndarray, conditions: Conditions | None, typical: float | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
-        """ECGs (N, L, T), finite and in mV, and their encoded conditions.
-
-        Args:
-            ecg: (N, L, T) mV.
-            conditions: of the same subjects.
-            typical: peak-to-peak amplitude of ECGs in the right unit; by default the model's own.
-        """
-        ecg = ecg if isinstance(ecg, (np.ndarray, Rows)) else np.asarray(ecg)
-        if ecg.dtype.kind not in "fiu":
-            raise ModelError(f"Expected ecg as numbers in mV. Received: {ecg.dtype}.")
-        if ecg.ndim == 4 and ecg.shape[-1] == 1:
-            ecg = ecg[..., 0]
-        if ecg.ndim != 3 or ecg.shape[1:] != self.ecg_shape or len(ecg) == 0:
-            hint = ""
-            if ecg.ndim == 3 and ecg.shape[1:] == self.ecg_shape[::-1]:
-                hint = " Are leads and samples swapped?"
-            if ecg.shape == self.ecg_shape:
-                hint = " For one ECG give ecg[None]."
-            raise ModelError(
-                f"Expected ecg of shape (N, {self.ecg_shape[0]}, {self.ecg_shape[1]}) in mV. "
-                f"Received: {ecg.shape}.{hint}"
-            )
-        ecg = stored(ecg)
-        _check_unit(_peak_to_peak(ecg), self._typical() if typical is None else typical)
+        """ECGs, as large as the model's own or as `typical`, and their encoded conditions."""
+        typical = self._typical() if typical is None else typical
+        ecg = checked_ecg(ecg, self.ecg_shape, typical)
         return ecg, self._encoded(conditions, len(ecg))
 
     def _typical(self) -> float:
@@ -766,47 +614,17 @@ class VAE(keras.Model):
 
         Args:
             folder: with the two files.
-            **options: see `published.load_published`.
+            **options: see `model.published.load_published`.
 
         Returns:
             A `VAE`, or a `VAEPrediction` for the published prediction variant.
         """
-        from published import load_published  # that module builds models of this one
-
         return load_published(folder, **options)
 
 
 def gaussian_kl(mean, log_var):
     """KL of N(mean, exp(log_var)) to N(0, 1) in nats, elementwise: (B, Z) -> (B, Z)."""
     return 0.5 * (ops.square(mean) + ops.exp(log_var) - 1 - log_var)
-
-
-def _peak_to_peak(ecg: np.ndarray | Rows) -> float:
-    """Of the largest lead of each ECG (N, L, T), the median; no more than a chunk is in memory.
-
-    Raises:
-        ModelError: NaN or infinite values.
-    """
-    found = np.empty(len(ecg))
-    for start, chunk in chunks(ecg):
-        with np.errstate(over="ignore"):  # what float32 cannot hold is infinite, and refused
-            chunk = chunk.astype(np.float32, copy=False)
-        finite = np.isfinite(chunk).all(axis=(1, 2))
-        if not finite.all():
-            raise ModelError(f"ECG {start + int(np.argmin(finite))} has NaN or infinite values.")
-        found[start : start + len(chunk)] = np.ptp(chunk, axis=2).max(axis=1)
-    return float(np.median(found))
-
-
-def _check_unit(received: float, expected: float) -> None:
-    """Refuses ECGs whose typical peak-to-peak amplitude is that of another unit."""
-    if expected / OTHER_UNIT < received < expected * OTHER_UNIT:
-        return
-    like = "microvolts or raw units" if received > expected else "volts, or flat"
-    raise ModelError(
-        f"Expected ECGs in mV, with a peak-to-peak amplitude of about {expected:.2g} (median). "
-        f"Received: {received:.4g}: these look like {like}. Convert them to mV."
-    )
 
 
 def _group_matrix(widths: Sequence[int]) -> np.ndarray:

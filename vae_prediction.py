@@ -14,9 +14,11 @@ import keras
 import numpy as np
 from keras import ops
 
-from cox import TIES, breslow_baseline, cox_partial_likelihood, survival_function
-from devices import whole_batch
-from vae import PREDICT_BATCH, VAE, Conditions, ModelError, weighted_mean
+from model.cox import TIES, breslow_baseline, cox_partial_likelihood, survival_function
+from model.inputs import Conditions, InBatches
+from model.network import ModelError
+from model.replicas import whole_batch
+from vae import VAE, weighted_mean
 
 __all__ = ["TASKS", "VAEPrediction", "cox_partial_likelihood"]
 
@@ -96,6 +98,7 @@ class VAEPrediction(VAE):
         self.target_sd = self.add_weight(
             shape=(), initializer="ones", trainable=False, name="target_sd"
         )
+        self._head_batches = InBatches(lambda *inputs: [self._head_of(*inputs)], compile=False)
         for name in ("task_loss", "task_share"):
             self.trackers[name] = keras.metrics.Mean(name=name)
 
@@ -141,9 +144,9 @@ class VAEPrediction(VAE):
         self._track("task_share", share, weight)
         return weighted
 
-    def _readers_of_latent(self) -> list[keras.layers.Layer]:
-        """With the head: a log hazard, which has no bias, shifts by a constant without meaning."""
-        return [*super()._readers_of_latent(), self.head]
+    def heads(self) -> list[keras.layers.Layer]:
+        """The head: a log hazard, which has no bias, shifts by a constant without meaning."""
+        return [self.head]
 
     def adapt_target(self, target: np.ndarray) -> VAEPrediction:
         """Sets mean and SD of a regression target (N,) from training data. Returns itself.
@@ -162,15 +165,7 @@ class VAEPrediction(VAE):
         """
         mean, _ = self.encode(ecg, conditions)
         encoded = self._encoded(conditions, len(mean))
-        parts = [
-            ops.convert_to_numpy(
-                self._head_of(
-                    ops.convert_to_tensor(mean[start : start + PREDICT_BATCH]),
-                    ops.convert_to_tensor(encoded[start : start + PREDICT_BATCH]),
-                )
-            )
-            for start in range(0, len(mean), PREDICT_BATCH)
-        ]
+        parts = [output for _, [output] in self._head_batches(mean, encoded)]
         mean, sd = (ops.convert_to_numpy(one) for one in (self.target_mean, self.target_sd))
         return mean + sd * np.concatenate(parts)
 

@@ -19,9 +19,9 @@ import numpy as np
 import pandas as pd
 
 from data.cohort import Cohort
-from data.ptbxl import load_ptbxl
+from data.readers.ptbxl import load_ptbxl
 from data.synthetic import simulate
-from evaluation.features import FEATURES, measure
+from evaluation.measures.features import FEATURES, measure
 
 # PTB-XL's categories of the frontal QRS axis, from the most leftward to the most rightward.
 AXIS_NAMES = ["ALAD", "LAD", "MID", "RAD", "ARAD", "AXL", "AXR", "SAG"]

@@ -19,11 +19,11 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import numpy as np
 
-from conditions import ConditionSchema
 from config import CONDITIONS
+from data.conditions import ConditionSchema
 from data.synthetic import simulate
 from evaluation.generate import generate_files
-from prior import fit_prior
+from model.prior import fit_prior
 from vae import PUBLISHED, VAE
 
 ARCHITECTURE = ((12, 400), (5, 5), ((1, 40), (12, 1)), ("same", "valid"), 10)

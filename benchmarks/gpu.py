@@ -19,9 +19,9 @@ import jax
 import keras
 import numpy as np
 
-from batches import Batches, Samples, pipeline
 from benchmarks.training import NETWORKS, Clock, build, simulated
-from calls import Calls
+from training.batches import Batches, Samples
+from training.calls import Calls, pipeline
 from vae import VAE
 
 KINDS = {"ours": "float32", "stock": "float32", "stock, bfloat16": "mixed_bfloat16"}

@@ -26,8 +26,8 @@ import wfdb
 
 from data.beats import BeatError, Strip, median_beat
 from data.cohort import LEADS, QRS_SAMPLE, SAMPLES, derive_leads
-from data.prepare import SHARD_SIZE, prepare
-from data.ptbxl import WfdbReader
+from data.readers.prepare import SHARD_SIZE, prepare
+from data.readers.ptbxl import WfdbReader
 from data.synthetic import simulate
 
 

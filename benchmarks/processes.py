@@ -35,8 +35,8 @@ def train(rank: int, processes: int, address: str) -> dict:
         keras.distribution.initialize(address, processes, rank)
         distribution = keras.distribution.DataParallel(auto_shard_dataset=False)
         keras.distribution.set_distribution(distribution)
-    from conditions import ConditionSchema
     from config import CONDITIONS
+    from data.conditions import ConditionSchema
     from data.synthetic import simulate
     from vae import VAE
 

@@ -75,8 +75,8 @@ def write_cohort(folder: Path, n: int) -> dict:
     import pandas as pd
 
     from data.cohort import Cohort
+    from data.rows import write_array
     from data.synthetic import simulate
-    from rows import write_array
 
     few, rng = simulate(SIMULATED, seed=0), np.random.default_rng(0)
     source = np.arange(n) % SIMULATED
@@ -101,11 +101,11 @@ def train(
 ) -> dict:
     import keras
 
-    from batches import Batches
-    from calls import Calls
     from config import CONFIG, DataConfig
-    from train import Clock, open_data
-    from training import build_model, samples_of
+    from training.batches import Batches
+    from training.calls import Calls
+    from training.provenance import Clock
+    from training.setup import build_model, open_data, samples_of
 
     uncache(folder / "ecg.npy")
     config = dataclasses.replace(CONFIG, data=DataConfig(source="prepared", path=folder))
@@ -180,7 +180,7 @@ def paced(model, calls, steps: int) -> tuple[np.ndarray, float]:
     """Seconds per step of each call but the first, and GB of its own at most."""
     import keras
 
-    from batches import pipeline
+    from training.calls import pipeline
 
     class Pace(keras.callbacks.Callback):
         """Notes the time after every call, and the most memory of its own."""
@@ -205,7 +205,7 @@ def paced(model, calls, steps: int) -> tuple[np.ndarray, float]:
 
 def making(calls) -> float:
     """Milliseconds of processor time for making 1000 ECGs' batches, with nothing beside it."""
-    from batches import pipeline
+    from training.calls import pipeline
 
     number = min(20, len(calls))
     made = iter(pipeline(calls))
@@ -235,7 +235,7 @@ def read_simulated(number: int):
 def prepare(folder: Path, n: int) -> dict:
     import pandas as pd
 
-    from data.prepare import prepare as prepare_cohort
+    from data.readers.prepare import prepare as prepare_cohort
 
     own, done = [own_memory()], threading.Event()
     watch = threading.Thread(target=lambda: watch_memory(own, done), daemon=True)

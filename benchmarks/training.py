@@ -30,9 +30,9 @@ if "--profile" in sys.argv:  # before TensorFlow reads it: kernels by their name
 import keras
 import numpy as np
 
-import network
-from batches import Batches, Samples, pipeline
-from calls import Calls
+from model import network
+from training.batches import Batches, Samples
+from training.calls import Calls, pipeline
 from vae import PUBLISHED, VAE
 
 ARCHITECTURE = ((12, 400), (5, 5), ((1, 40), (12, 1)), ("same", "valid"), 10, 3)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from config import DataConfig
 from data.cohort import (
     INDEPENDENT_LEADS,
     LEADS,
@@ -25,11 +24,11 @@ __all__ = [
 ]
 
 
-def load_cohort(settings: DataConfig) -> Cohort:
+def load_cohort(settings) -> Cohort:
     """Reads the cohort that the settings name, from the cache if it was prepared before.
 
     Args:
-        settings: `config.data`.
+        settings: section `data` of a configuration, a `config.DataConfig`.
 
     Returns:
         The whole cohort; `Cohort.split` divides it.
@@ -45,7 +44,7 @@ def load_cohort(settings: DataConfig) -> Cohort:
     return join_outcomes(cohort, settings.outcomes, settings.outcome_columns)
 
 
-def _read(settings: DataConfig) -> Cohort:
+def _read(settings) -> Cohort:
     # Each reader is imported on demand: the simulator should not need wfdb.
     if settings.source == "synthetic":
         from data.synthetic import simulate
@@ -54,23 +53,23 @@ def _read(settings: DataConfig) -> Cohort:
     if not settings.path.exists():
         raise CohortError(f"data.path: {settings.path} is not there. Give --data.path FOLDER.")
     if settings.source == "ptbxl":
-        from data.ptbxl import load_ptbxl
+        from data.readers.ptbxl import load_ptbxl
 
         return load_ptbxl(
             settings.path, settings.cache, settings.sampling_rate, settings.workers or None
         )
     if settings.source == "code15":
-        from data.code15 import load_code15
+        from data.readers.code15 import load_code15
 
         return load_code15(settings.path, settings.cache, settings.workers or None)
     if settings.source == "ukbiobank":
-        from data.ukbiobank import load_ukbiobank
+        from data.readers.ukbiobank import load_ukbiobank
 
         return load_ukbiobank(
             settings.path, settings.cache, settings.beats, settings.workers or None
         )
     if settings.source == "arrays":
-        from data.arrays import load_arrays
+        from data.readers.arrays import load_arrays
 
         return load_arrays(settings.path, settings.conditions)
     return Cohort.open(settings.path)

@@ -19,8 +19,8 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from leads import INDEPENDENT_LEADS, LEADS, derive_leads, einthoven_residual, independent_leads
-from rows import Rows, chunks, select, write_array
+from data.leads import INDEPENDENT_LEADS, LEADS, derive_leads, einthoven_residual, independent_leads
+from data.rows import Rows, chunks, select, write_array
 
 __all__ = [
     "INDEPENDENT_LEADS",

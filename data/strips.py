@@ -14,7 +14,7 @@ import numpy as np
 from scipy import fft, ndimage
 
 from data.cohort import INDEPENDENT_LEADS, LEADS, PLAUSIBLE_PEAK_TO_PEAK_MV, SAMPLING_RATE
-from leads import expansion_matrix
+from data.leads import expansion_matrix
 
 MIN_SECONDS = 2.5
 FLAT_MV = 0.02  # a lead of less from peak to peak is not connected

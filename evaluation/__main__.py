@@ -19,10 +19,10 @@ from pathlib import Path
 
 import tyro
 
-from command_line import explained, fail, read_settings
 from config import DataConfig, EvaluationConfig
 from evaluation.again import judge_again, read_config
-from train import find_run
+from training.command_line import explained, fail, read_settings
+from training.run_folder import find_run
 
 PROGRAM = "python -m evaluation"
 

@@ -25,11 +25,18 @@ from config import (
     from_dict,
     to_dict,
 )
+from data import Cohort, Split, load_cohort
 from evaluation.external import external_split, fitting
-from train import RunError, counts, differences, find_run, open_data, write_results, write_text
+from evaluation.report.page import write_results
+from training.provenance import fingerprint
+from training.run_folder import (
+    RunError,
+    differences,
+    find_run,
+    write_text,
+)
 
 if TYPE_CHECKING:
-    from data import Cohort, Split
     from vae import VAE
 
 
@@ -62,8 +69,9 @@ def judge_again(
         RunError: the run or its data are not there, or the results would replace something else.
         CohortError, ConditionError, ModelError: the data do not fit the model.
     """
-    import keras
+    import keras  # here, so that --help and a wrong argument need no TensorFlow
 
+    from training.setup import counts
     from vae import VAE
 
     run = find_run(run)
@@ -109,8 +117,7 @@ def _judge_bare(
     folder: Path, data: DataConfig | None, evaluation: EvaluationConfig, out: Path, title: str
 ) -> Path:
     """A model without its run, on the test split of a cohort."""
-    from data import load_cohort
-    from training import check_split, with_targets
+    from training.setup import check_split, counts, with_targets
     from vae import VAE
 
     if data is None:
@@ -210,6 +217,8 @@ def _own_data(run: Path, config: Config, own_path: Path | None) -> tuple:
             f"The outcomes that {run} was trained on are not at {outcomes}. Correct data.outcomes "
             f"in {run / 'config.json'}."
         )
+    from training.setup import open_data
+
     return open_data(config)
 
 
@@ -234,8 +243,6 @@ def _changes(recorded: Mapping, found: Mapping, model: VAE, schema, config: Conf
 
 def _other_fingerprint(run: Path, cohort: Cohort) -> list[str]:
     """Whether the ECGs or subjects are not those that `environment.json` tells of."""
-    from provenance import fingerprint
-
     try:
         begun = json.loads((run / "environment.json").read_text("utf-8"))["data"]["fingerprint"]
     except (OSError, ValueError, KeyError, TypeError):

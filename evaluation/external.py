@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from config import Config
+from data import Cohort, CohortError, Split, load_cohort
+from data.conditions import ConditionSchema
+from data.rows import chunks
 
 if TYPE_CHECKING:
-    from data import Cohort, Split
     from vae import VAE
 
 
@@ -19,9 +21,7 @@ def external_split(model: VAE, config: Config, own: Split) -> tuple[Cohort, Spli
     Raises:
         CohortError: it does not fit the model, or was trained on.
     """
-    from data import CohortError, Split, load_cohort
-    from rows import chunks
-    from training import check_split, with_targets
+    from training.setup import check_split, with_targets
 
     cohort = load_cohort(config.data)
     target = config.model.target
@@ -70,9 +70,6 @@ def fitting(model: VAE, cohort: Cohort) -> Cohort:
     Raises:
         CohortError, ConditionError: it cannot.
     """
-    from conditions import ConditionSchema
-    from data import CohortError
-
     expected = model.leads, model.settings["sampling_rate"], model.ecg_shape[1]
     received = tuple(cohort.leads), cohort.sampling_rate, cohort.ecg.shape[2]
     if expected != received:

@@ -23,12 +23,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from command_line import explained, fail
-from conditions import Condition, ConditionError, ConditionSchema
 from data.cohort import CohortError
+from data.conditions import Condition, ConditionError, ConditionSchema
 from data.export import ExportError, write_csv, write_npz, write_wfdb
 from data.outcomes import read_csv
-from train import find_run
+from training.command_line import explained, fail
+from training.run_folder import find_run
 
 PROGRAM = "python -m evaluation.generate"
 FORMATS = ("wfdb", "csv", "npz", "png")
@@ -198,7 +198,7 @@ def _write_each(
 
 
 def _draw(path: Path, ecg: np.ndarray, leads: Sequence[str], rate: float, told: list[str]) -> None:
-    from evaluation.figures import plot_ecg, save
+    from evaluation.figures.ecg import plot_ecg, save
 
     title = ", ".join(["Synthetic ECG", *(text.replace(": ", " ") for text in told)])
     save(plot_ecg(ecg, title=title, leads=leads, sampling_rate=rate), path)

@@ -1,9 +1,9 @@
 """CardioSoft XML files with known beats, for the tests of the reader of UK Biobank."""
 
 import numpy as np
-from simulated_strips import beat, rhythm_strip
 
 from data.cohort import LEADS
+from tests.simulated_strips import beat, rhythm_strip
 
 MEASURED = {
     "VentricularRate": ("BPM", 65),

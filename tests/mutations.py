@@ -12,9 +12,10 @@ import tempfile
 from pathlib import Path
 from typing import NamedTuple
 
-ROOT = Path(__file__).parent.parent
-COX, CONDITIONS, COHORT = "test_cox.py", "test_conditions.py", "test_cohort.py"
-LOSS, HEAD = "test_vae.py", "test_vae_prediction.py"
+from tests.places import ROOT
+
+COX, LOSS, HEAD = "model/test_cox.py", "model/test_vae.py", "model/test_vae_prediction.py"
+CONDITIONS, COHORT = "data/test_conditions.py", "data/test_cohort.py"
 
 
 class Mutation(NamedTuple):
@@ -32,7 +33,7 @@ def _of(file, tests, *changes):
 
 MUTATIONS = [
     *_of(
-        "cox.py",
+        "model/cox.py",
         COX,
         # the loss
         (
@@ -85,17 +86,25 @@ MUTATIONS = [
         ("ecg = decoded * self.scale + self.mean_beat", "ecg = decoded + self.mean_beat"),
         ("mean_beat = x.mean(axis=0)", "mean_beat = np.median(x, axis=0)"),
         ("np.sqrt((x**2).mean())", "np.abs(x).mean()"),
+    ),
+    *_of(
+        "model/closed_form.py",
+        LOSS,
         ("np.maximum(variances - residual, 1e-3", "np.maximum(variances, 1e-3"),
         ("encode = loadings / (signal**2 + residual)", "encode = loadings / (signal**2)"),
         ("np.log(residual / (signal**2 + residual))", "np.log(residual / signal**2)"),
         ("mean.var(axis=0) + np.exp(log_var).mean(axis=0)", "mean.var(axis=0)"),
         ("encoded.T @ encoded + np.eye(", "encoded.T @ encoded + 0 * np.eye("),
-        ("self.condition_dim :] -= effect", "self.condition_dim :] += effect"),
+        ("n_conditions :] -= effect", "n_conditions :] += effect"),
         ("assign((layer.bias - centre) / sd)", "assign(layer.bias / sd)"),
         ("bias.assign(bias - 2 * np.log(sd))", "bias.assign(bias - np.log(sd))"),
         ("assign(layer.bias + centre @ kernel[: len(sd)])", "assign(layer.bias)"),
         ("kernel[len(sd) :] += effect @ kernel[: len(sd)]", "pass"),
         ("kernel[: len(sd)] *= sd[:, None]", "kernel[: len(sd)] /= sd[:, None]"),
+    ),
+    *_of(
+        "model/inputs.py",
+        LOSS,
         # the unit
         ("expected / OTHER_UNIT < received", "0 < received"),
         ("received < expected * OTHER_UNIT", "0 < received"),
@@ -125,7 +134,7 @@ MUTATIONS = [
         ("np.searchsorted(names, patients.to_numpy())", "patients.index % len(names)"),
     ),
     *_of(
-        "conditions.py",
+        "data/conditions.py",
         CONDITIONS,
         ("(values < low) | (values > high)", "(values <= low) | (values > high)"),
         ("float(np.nanmean(values))", "float(np.nanmedian(values))"),

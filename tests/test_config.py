@@ -10,7 +10,6 @@ from typing import Literal, get_args, get_origin, get_type_hints
 
 import pytest
 
-from conditions import ConditionSchema
 from config import (
     CONDITIONS,
     CONFIG,
@@ -23,8 +22,9 @@ from config import (
     TrainingConfig,
     to_dict,
 )
+from data.conditions import ConditionSchema
+from tests.places import ROOT, code_files
 
-ROOT = Path(__file__).resolve().parents[1]
 SECTIONS = {
     one.name: type(getattr(CONFIG, one.name))
     for one in dataclasses.fields(CONFIG)
@@ -218,18 +218,19 @@ class Source:
         self.reads = set()  # (section, field)
         self.passed_on = set()  # sections that are handed over field by field
         self.parameters = set()  # that some constructor reads
-        for pattern in ("*.py", "data/*.py", "evaluation/*.py"):
-            for path in sorted(ROOT.glob(pattern)):
-                if path.name != "config.py":
-                    for part in ast.parse(path.read_text("utf-8")).body:
-                        self.scan(part)
+        for path in code_files():
+            # `data` knows no configuration: what its `settings` are, only their docstring says.
+            known = {"settings": "data"} if path == ROOT / "data" / "__init__.py" else {}
+            if path.name != "config.py":
+                for part in ast.parse(path.read_text("utf-8")).body:
+                    self.scan(part, known)
 
-    def scan(self, tree):
+    def scan(self, tree, known):
         """Collects `config.section.field`, and `name.field` where name stands for a section.
 
         What a name stands for holds within one function or class.
         """
-        called = {"config": "config", **{section: section for section in SECTIONS}}
+        called = {"config": "config", **{section: section for section in SECTIONS}, **known}
         classes = {kind.__name__: section for section, kind in SECTIONS.items()}
         for node in ast.walk(tree):
             if isinstance(node, ast.arg) and isinstance(node.annotation, ast.Name):

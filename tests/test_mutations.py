@@ -1,7 +1,9 @@
 """The table of faults in `tests/mutations.py` does not rot; trying them takes half an hour."""
 
 import pytest
-from mutations import MUTATIONS, ROOT, mutated
+
+from tests.mutations import MUTATIONS, mutated
+from tests.places import ROOT
 
 
 @pytest.mark.parametrize("mutation", MUTATIONS, ids=lambda mutation: mutation.new.strip()[:50])

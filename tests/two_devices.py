@@ -13,12 +13,13 @@ from dataclasses import replace
 import keras
 import numpy as np
 
-from batches import Batches, Filled
-from conditions import ConditionSchema
 from config import CONDITIONS, CONFIG, TrainingConfig
+from data.conditions import ConditionSchema
 from data.synthetic import simulate
-from devices import devices_in_use, open_devices, replicas
-from training import build_model, samples_of
+from model.replicas import replicas
+from training.batches import Batches, Filled
+from training.devices import devices_in_use, open_devices
+from training.setup import build_model, samples_of
 from vae import PUBLISHED
 
 if keras.backend.backend() == "tensorflow":

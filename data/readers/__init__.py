@@ -1,0 +1,1 @@
+"""One file per source, each a function from a path to a cohort."""

@@ -1,0 +1,210 @@
+"""PTB-XL (Wagner et al. 2020, doi 10.1038/s41597-020-0495-6), version 1.0.x, in its own layout.
+
+`ptbxl_database.csv`, `scp_statements.csv` and `records500/` or `records100/` in one folder, as
+unpacked from https://physionet.org/content/ptb-xl/.
+"""
+
+from __future__ import annotations
+
+import ast
+from dataclasses import dataclass
+from pathlib import Path, PurePath
+
+import numpy as np
+import pandas as pd
+
+from data.beats import BeatError, Strip
+from data.cohort import Cohort, CohortError
+from data.outcomes import read_csv
+from data.readers.prepare import prepare
+from data.readers.wfdb16 import Signals, read_format_16
+
+COLUMNS = (
+    *("ecg_id", "patient_id", "age", "sex", "height", "weight", "scp_codes", "heart_axis"),
+    *("strat_fold", "filename_lr", "filename_hr"),
+)
+SUPERCLASSES = ("NORM", "MI", "STTC", "CD", "HYP")
+SEXES = {0: "male", 1: "female"}
+AGE_OVER_89 = 300  # how ages above 89 are published, so that nobody is identified by them
+
+# Outside of these, heights and weights are typing errors (the table has heights of 6 cm) or the
+# two were swapped.
+HEIGHT_CM = (100.0, 220.0)
+WEIGHT_KG = (20.0, 250.0)
+
+_MILLIVOLTS = {"mv": 1.0, "uv": 1e-3, "v": 1e3}
+
+
+def load_ptbxl(
+    path: str | Path,
+    cache: str | Path = "cache",
+    sampling_rate: int = 500,
+    workers: int | None = None,
+    limit: int | None = None,
+    progress: bool | None = None,
+) -> Cohort:
+    """Reads PTB-XL as a cohort of median beats, prepared once and cached.
+
+    Args:
+        path: folder of the unpacked data set.
+        cache: folder under which the prepared cohort is kept.
+        sampling_rate: 500 or 100 Hz, which of the two sets of recordings is read. Beats have 500 Hz
+            in both cases; those from 100 Hz hold nothing above 50 Hz.
+        workers: processes that prepare; one per CPU core if None.
+        limit: only the first so many recordings.
+        progress: show a progress bar; None shows it on a terminal only.
+
+    Returns:
+        The cohort. `subjects` has, beside the ids and the quality of each beat:
+        `age` in years, 90 where it is published as "over 89" (those also have `age_over_89`);
+        `sex`; `height` in cm and `weight` in kg, missing where implausible; `bmi` in kg/m2 where
+        both are known; `fold` 1..10; `superclass`, the diagnostic superclasses of all statements
+        whatever their likelihood (0 means unknown there), joined by "+" in the order of
+        `SUPERCLASSES`, missing if none; `normal`, whether it is "NORM" and nothing else;
+        `heart_axis` as published. Missing values stay missing.
+
+    Raises:
+        CohortError: a file or column is not there, a row cannot be understood, or no record could
+            be read.
+    """
+    path = Path(path)
+    if sampling_rate not in (500, 100):
+        raise CohortError(f"PTB-XL has 500 Hz and 100 Hz. Received: {sampling_rate}.")
+    if limit is not None and limit < 1:
+        raise CohortError(f"Expected a limit of 1 recording or more. Received: {limit}.")
+    database = _read_table(path / "ptbxl_database.csv", COLUMNS)[:limit]
+    statements = _read_table(path / "scp_statements.csv", ("diagnostic", "diagnostic_class"))
+    names = database["filename_hr" if sampling_rate == 500 else "filename_lr"]
+    return prepare(
+        subjects=_subjects(database, _superclass_of(statements)),
+        records=names.astype(str).tolist(),
+        read=WfdbReader(str(path)),
+        cache=cache,
+        source=f"PTB-XL {sampling_rate} Hz",
+        settings={"path": str(path.resolve())},
+        workers=workers,
+        progress=progress,
+    )
+
+
+@dataclass(frozen=True)
+class WfdbReader:
+    """Reads WFDB records below a folder as strips in mV.
+
+    Attributes:
+        root: the folder; no record name leads out of it.
+    """
+
+    root: str
+
+    def __call__(self, name: str) -> Strip:
+        """Reads one record.
+
+        Args:
+            name: path of the record below `root`, without extension.
+
+        Raises:
+            BeatError: the name leads out of the folder, the unit is unknown, or the samples
+                contradict their checksum.
+        """
+        if PurePath(name).is_absolute() or ".." in PurePath(name).parts or "://" in name:
+            raise BeatError("file name leads out of the data folder")
+        path = Path(self.root) / name
+        values, sampling_rate, units, leads = read_format_16(path) or _read_any_format(path)
+        factors = [_MILLIVOLTS.get(unit.lower()) for unit in units]
+        if None in factors:
+            raise BeatError(f"unknown unit {units[factors.index(None)]!r}")
+        if set(factors) != {1.0}:
+            values = values * np.array(factors, np.float32)[:, None]
+        return Strip(values, sampling_rate, leads)
+
+
+def _read_any_format(path: Path) -> Signals:
+    import wfdb  # here: every worker would import it, and few records need it
+
+    record = wfdb.rdrecord(str(path), return_res=32)
+    return Signals(record.p_signal.T, record.fs, record.units, record.sig_name)
+
+
+def _read_table(file: Path, columns: tuple[str, ...]) -> pd.DataFrame:
+    if not file.is_file():
+        raise CohortError(
+            f"{file} is not there. Expected the folder of the unpacked PTB-XL data set, with "
+            "ptbxl_database.csv, scp_statements.csv and records500/ or records100/."
+        )
+    table = read_csv(file, skipinitialspace=False)
+    missing = [column for column in columns if column not in table]
+    if missing:
+        raise CohortError(
+            f"{file} lacks the columns {missing}. Received: {list(table.columns)[:8]} ... . Was it "
+            "saved by a spreadsheet program with another separator?"
+        )
+    return table
+
+
+def _subjects(database: pd.DataFrame, superclass_of: dict[str, str]) -> pd.DataFrame:
+    """The columns of `Cohort.subjects` from those of PTB-XL."""
+    ids = database["ecg_id"]
+    numbers = {
+        column: _numbers(database[column], ids)
+        for column in ("age", "sex", "height", "weight", "strat_fold")
+    }
+    age, sex = numbers["age"], numbers["sex"]
+    unknown = sex.notna() & ~sex.isin(list(SEXES))
+    if unknown.any():
+        raise CohortError(
+            f"Expected sex 0 (male) or 1 (female). Record {ids[unknown.idxmax()]} has "
+            f"{sex[unknown.idxmax()]:g}."
+        )
+    height = numbers["height"].where(numbers["height"].between(*HEIGHT_CM))
+    weight = numbers["weight"].where(numbers["weight"].between(*WEIGHT_KG))
+    classes = [
+        _superclasses(codes, superclass_of, name)
+        for codes, name in zip(database["scp_codes"], ids, strict=True)
+    ]
+    return pd.DataFrame(
+        {
+            "subject_id": ids,
+            "patient_id": database["patient_id"],
+            "age": age.mask(age == AGE_OVER_89, 90.0),
+            "age_over_89": age > 89,
+            "sex": sex.map(SEXES).astype(object),
+            "height": height,
+            "weight": weight,
+            "bmi": weight / (height / 100) ** 2,
+            "fold": numbers["strat_fold"],
+            "superclass": pd.Series(classes, dtype=object, index=database.index),
+            "normal": [found == "NORM" for found in classes],
+            "heart_axis": database["heart_axis"].astype(object),
+        }
+    )
+
+
+def _numbers(column: pd.Series, ids: pd.Series) -> pd.Series:
+    """A column as numbers, NaN where it is empty."""
+    numbers = pd.to_numeric(column, errors="coerce")
+    wrong = numbers.isna() & column.notna()
+    if wrong.any():
+        row = wrong.idxmax()
+        raise CohortError(
+            f"Expected a number as {column.name} of record {ids[row]}. Received {column[row]!r}."
+        )
+    return numbers.astype(float)
+
+
+def _superclass_of(statements: pd.DataFrame) -> dict[str, str]:
+    """Code of each diagnostic statement -> its superclass; the first column holds the codes."""
+    diagnostic = statements[statements["diagnostic"] == 1]
+    return dict(zip(diagnostic.iloc[:, 0], diagnostic["diagnostic_class"], strict=True))
+
+
+def _superclasses(codes: str, superclass_of: dict[str, str], name: object) -> str | float:
+    """Superclasses of a published dictionary of statements, such as "{'NORM': 100.0}"."""
+    try:
+        statements = ast.literal_eval(codes)
+        found = {superclass_of.get(code) for code in statements.keys()}
+    except (ValueError, SyntaxError, AttributeError, RecursionError, MemoryError) as error:
+        raise CohortError(
+            f"scp_codes of record {name} are no dictionary of statements: {codes!r}."
+        ) from error
+    return "+".join(known for known in SUPERCLASSES if known in found) or np.nan

@@ -1,0 +1,271 @@
+"""Slopes of clinical features on the conditions, all conditions at once, with intervals.
+
+A feature is regressed on every condition jointly, so that each slope is adjusted for the others. A
+few axes of a small T wave lie anywhere on the circle and would rule a least-squares fit: residuals
+beyond 1.345 robust SD count less (Huber 1964, doi 10.1214/aoms/1177703732), and angles are taken
+the short way round from the circular median.
+
+Intervals come from the influence of each patient on each slope (the sandwich of White 1980 with the
+leverage correction HC3 of MacKinnon and White 1985, doi 10.1016/0304-4076(85)90158-7): no constant
+variance is assumed, recordings of a patient count together, and slopes of two tables of the same
+patients are compared pairwise.
+
+Dims: N recordings, G patients, D columns of the design, S contrasts, F features, M = S * F slopes.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from data.conditions import Condition, ConditionSchema
+
+MAD_OF_NORMAL = float(stats.norm.ppf(0.75))  # median absolute deviation of a standard normal
+HUBER = 1.345  # robust SD; 95% efficient where errors are normal
+ITERATIONS = 100
+FEWEST = 10  # patients whose condition is known, or who are of a category; below, no slope
+CIRCULAR = ("p_axis", "qrs_axis", "t_axis")
+YEARS = 10  # a slope on something in years is per decade
+
+
+class Slopes(NamedTuple):
+    """M slopes, one for each pair (contrast, feature), and what each patient did to them."""
+
+    pairs: tuple[tuple[str, str], ...]
+    value: np.ndarray  # (M,), NaN where there are too few recordings
+    influence: np.ndarray  # (G, M): first-order change of the slope due to this patient
+    freedom: int  # patients less columns
+
+    @property
+    def error(self) -> np.ndarray:
+        """(M,) standard errors."""
+        return np.sqrt(np.square(self.influence).sum(axis=0))
+
+    @property
+    def interval(self) -> tuple[np.ndarray, np.ndarray]:
+        """(M,) low and (M,) high ends of the 95% intervals."""
+        half = stats.t.ppf(0.975, max(self.freedom, 1)) * self.error
+        return self.value - half, self.value + half
+
+    @property
+    def clear(self) -> np.ndarray:
+        """(M,) bool: the interval leaves out 0."""
+        low, high = self.interval
+        return (low > 0) | (high < 0)
+
+    def minus(self, other: Slopes) -> Slopes:
+        """Differences of the slopes; what both owe to the same patient cancels."""
+        return Slopes(
+            self.pairs,
+            self.value - other.value,
+            self.influence - other.influence,
+            min(self.freedom, other.freedom),
+        )
+
+
+def contrasts(
+    schema: ConditionSchema, subjects: pd.DataFrame
+) -> tuple[list[str], np.ndarray, np.ndarray]:
+    """The conditions as columns that slopes are taken on.
+
+    Args:
+        schema: of the model.
+        subjects: N rows; a column that is missing is unknown throughout.
+
+    Returns:
+        S names, (N, S) values, NaN where unknown, and the position (S,) of each one's condition: a
+        continuous condition in its unit (decades if that is years), the second category of a binary
+        one as 1, each category but the first of a categorical one (`name_category`) as 1.
+    """
+    names, columns, owners = [], [], []
+    for owner, condition in enumerate(schema.conditions):
+        found = _contrasts_of(condition, subjects)
+        names += list(found)
+        columns += list(found.values())
+        owners += [owner] * len(found)
+    values = np.stack(columns, axis=1) if columns else np.zeros((len(subjects), 0))
+    return names, values, np.array(owners, dtype=int)
+
+
+def adjusted_slopes(
+    features: pd.DataFrame,
+    subjects: pd.DataFrame,
+    schema: ConditionSchema,
+    groups: np.ndarray,
+    count: int,
+) -> Slopes:
+    """Slope of each feature on each condition, the other conditions kept, by Huber regression.
+
+    A condition unknown in some recordings takes part with a second column, 1 where unknown: those
+    recordings tell nothing of its slope, but what they can of the others (whose slopes hold, in
+    these recordings, what goes with the unknown one).
+
+    Args:
+        features: N rows, F columns; NaN where a feature was not found. Angles as from `unwrapped`.
+        subjects: N rows with the conditions.
+        schema: of the model.
+        groups: (N,) number of the patient, below `count`.
+        count: G; patients may be without recordings.
+
+    Returns:
+        M slopes in the unit of the feature per decade, unit or category.
+    """
+    names, values, owners = contrasts(schema, subjects)
+    x, kept = _design(values, owners, groups)
+    pairs = tuple((name, feature) for name in names for feature in features)
+    slopes = np.full((len(names), features.shape[1]), np.nan)
+    influence = np.zeros((count, len(names), features.shape[1]))
+    for column, feature in enumerate(features):
+        y = features[feature].to_numpy(np.float64)
+        rows = np.isfinite(y)
+        if rows.sum() <= x.shape[1] or np.linalg.matrix_rank(x[rows]) < x.shape[1]:
+            continue
+        coefficients, of_rows = huber_regression(x[rows], y[rows])
+        slopes[kept, column] = coefficients[1 : 1 + len(kept)]
+        for number, contrast in enumerate(kept):
+            influence[:, contrast, column] = np.bincount(
+                groups[rows], of_rows[:, 1 + number], minlength=count
+            )
+    freedom = len(np.unique(groups)) - x.shape[1]
+    return Slopes(pairs, slopes.ravel(), influence.reshape(count, -1), freedom)
+
+
+def huber_regression(
+    x: np.ndarray, y: np.ndarray, tuning: float = HUBER
+) -> tuple[np.ndarray, np.ndarray]:
+    """Linear regression in which large residuals count less.
+
+    Args:
+        x: (N, D) of full rank.
+        y: (N,).
+        tuning: residual, in robust SD (1.48 times the median absolute one), from which on a
+            recording counts less; infinite for least squares.
+
+    Returns:
+        (D,) coefficients and (N, D) influence of each row on them, with the correction HC3.
+    """
+    coefficients = np.linalg.lstsq(x, y, rcond=None)[0]
+    smallest = 1e-9 * np.ptp(y) + 1e-30  # where most residuals are 0
+    for _ in range(ITERATIONS):
+        residual = np.abs(y - x @ coefficients)
+        limit = tuning * max(np.median(residual) / MAD_OF_NORMAL, smallest)
+        weight = np.where(residual > limit, limit / np.maximum(residual, smallest), 1.0)
+        weighted = x * weight[:, None]
+        before, coefficients = coefficients, np.linalg.solve(weighted.T @ x, weighted.T @ y)
+        if np.abs(before - coefficients).max() <= 1e-6 * np.abs(coefficients).max():
+            break
+    residual = y - x @ coefficients
+    leverage = np.einsum("nd,nd->n", x @ np.linalg.inv(x.T @ x), x)
+    score = np.clip(residual, -limit, limit) / (1 - np.minimum(leverage, 0.99))
+    inside = x[np.abs(residual) <= limit]
+    return coefficients, (x * score[:, None]) @ np.linalg.pinv(inside.T @ inside)
+
+
+def robust_means(values: np.ndarray, groups: np.ndarray, count: int) -> Slopes:
+    """Huber's mean of each column of (N, M) values over patients; NaN values are left out."""
+    means, influence = np.full(values.shape[1], np.nan), np.zeros((count, values.shape[1]))
+    for column, y in enumerate(values.T):
+        rows = np.isfinite(y)
+        if rows.sum() >= FEWEST:
+            [means[column]], of_rows = huber_regression(np.ones((rows.sum(), 1)), y[rows])
+            influence[:, column] = np.bincount(groups[rows], of_rows[:, 0], minlength=count)
+    return Slopes((), means, influence, len(np.unique(groups)) - 1)
+
+
+def correlation_and_gain(
+    ours: np.ndarray, theirs: np.ndarray, error: np.ndarray
+) -> dict[str, float]:
+    """How alike two sets of slopes are, and how large ours are beside theirs.
+
+    Args:
+        ours: (M,).
+        theirs: (M,).
+        error: (M,) standard errors of theirs. Their squares are taken off the squares of theirs:
+            noise adds to these, and would make our slopes look small.
+
+    Returns:
+        `correlation`, and `gain`: ours regressed on theirs without intercept, 1 where they are as
+        large. Without a few slopes that differ, one or both are left out.
+    """
+    found = {}
+    if len(ours) > 2 and np.ptp(ours) > 0 and np.ptp(theirs) > 0:
+        found["correlation"] = float(np.corrcoef(ours, theirs)[0, 1])
+    size = np.square(theirs).sum() - np.square(error).sum()
+    if size > 0:
+        found["gain"] = float((ours * theirs).sum() / size)
+    return found
+
+
+def unwrapped(features: pd.DataFrame, centre: dict[str, float]) -> pd.DataFrame:
+    """The features with each angle within 180 degrees of its centre, so that slopes make sense."""
+    turned = {
+        name: (features[name] - middle + 180) % 360 - 180 + middle
+        for name, middle in centre.items()
+        if name in features
+    }
+    return features.assign(**turned)
+
+
+def circular_medians(features: pd.DataFrame) -> dict[str, float]:
+    """Direction, to the degree, that the known angles of each axis are closest to on average."""
+    grid = np.arange(-180.0, 180.0)
+    medians = {}
+    for name in features.columns.intersection(CIRCULAR):
+        angle = features[name].dropna().to_numpy()
+        distance = [np.abs((angle - middle + 180) % 360 - 180).sum() for middle in grid]
+        medians[name] = float(grid[np.argmin(distance)])
+    return medians
+
+
+def robust_sd(values: np.ndarray) -> np.ndarray:
+    """1.48 times the median absolute deviation of each column of (N, F), NaN left out."""
+    deviation = np.abs(values - np.nanmedian(values, axis=0))
+    return np.nanmedian(deviation, axis=0) / MAD_OF_NORMAL
+
+
+def _contrasts_of(condition: Condition, subjects: pd.DataFrame) -> dict[str, np.ndarray]:
+    if condition.name not in subjects:
+        codes = np.full(len(subjects), np.nan)
+    else:
+        codes = condition.codes(subjects[condition.name])
+    if condition.kind == "continuous":
+        return {condition.name: codes / (YEARS if condition.unit == "years" else 1)}
+    if condition.kind == "binary":
+        return {condition.name: codes}
+    return {
+        f"{condition.name}_{category}": np.where(np.isnan(codes), np.nan, codes == position)
+        for position, category in enumerate(condition.categories)
+        if position
+    }
+
+
+def _design(
+    values: np.ndarray, owners: np.ndarray, groups: np.ndarray
+) -> tuple[np.ndarray, list[int]]:
+    """(N, D): intercept, the contrasts that can be judged, and "unknown"; and which those are."""
+    columns, kept = [np.ones(len(values))], []
+    known = ~np.isnan(values)
+    for number, (value, there) in enumerate(zip(values.T, known.T, strict=True)):
+        levels = np.unique(value[there])
+        sides = [there & (value == level) for level in levels] if len(levels) == 2 else [there]
+        few = min(len(np.unique(groups[side])) for side in sides) < FEWEST
+        if len(levels) < 2 or few:
+            continue
+        column = np.where(there, value - value[there].mean(), 0)
+        if _adds(columns, column):
+            columns.append(column)
+            kept.append(number)
+    # Last: where two conditions are unknown in the same recordings, one column says so for both.
+    for owner in np.unique(owners):
+        unknown = 1.0 - known[:, owners == owner][:, 0]
+        if _adds(columns, unknown):
+            columns.append(unknown)
+    return np.stack(columns, axis=1), kept
+
+
+def _adds(columns: list[np.ndarray], column: np.ndarray) -> bool:
+    """Whether a column is no combination of the others."""
+    return bool(np.linalg.matrix_rank(np.stack([*columns, column], axis=1)) > len(columns))

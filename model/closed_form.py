@@ -1,0 +1,185 @@
+"""What is set in closed form, before training and after it.
+
+Before: the conditional probabilistic PCA of the training data (Tipping and Bishop 1999), at which
+the linear path of the network starts. After: a latent of mean 0 and SD 1 that is free of the
+conditions, and the prior that new latents are drawn from.
+
+Dims: N recordings, D = leads x samples, C conditions as encoded, Z latent.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import keras
+import numpy as np
+from keras import ops
+from scipy.sparse.linalg import svds
+
+from model import prior
+
+REWEIGHTINGS = 4  # rounds of the closed-form start; more change nothing that shows
+
+
+class LinearStart(NamedTuple):
+    """A linear encoder and decoder, and what they leave.
+
+    Attributes:
+        encoder: (D + C, Z), from ECG and conditions to the posterior mean.
+        log_var: (Z,) of the posterior.
+        decoder: (Z + C, D), from latent and conditions to the ECG.
+        noise: variance of what is left.
+    """
+
+    encoder: np.ndarray
+    log_var: np.ndarray
+    decoder: np.ndarray
+    noise: float
+
+
+def linear_start(
+    x: np.ndarray, conditions: np.ndarray, count: int, reweighted: bool
+) -> LinearStart:
+    """The maximum-likelihood solution of conditional probabilistic PCA.
+
+    A ridge regression of the beat on the conditions, then principal components of what remains.
+
+    Args:
+        x: (N, D), standardised ECGs.
+        conditions: (N, C).
+        count: Z.
+        reweighted: recordings count by how well they fit, as a Student t asks for (Archambeau,
+            Delannay and Verleysen 2006); otherwise each counts once.
+    """
+    weights = np.ones(len(x))
+    for _ in range(REWEIGHTINGS if reweighted else 1):
+        effect, directions, variances, residual, weights = weighted_pca(
+            x, conditions, weights, count
+        )
+    # Posterior of probabilistic PCA: z = M^-1 W^T (x - mean), covariance noise^2 M^-1.
+    signal = np.sqrt(np.maximum(variances - residual, 1e-3 * residual))
+    loadings = directions * signal[:, None]  # (Z, D)
+    encode = loadings / (signal**2 + residual)[:, None]
+    return LinearStart(
+        encoder=np.concatenate([encode, -encode @ effect.T], axis=1).T,
+        log_var=np.log(residual / (signal**2 + residual)),
+        decoder=np.concatenate([loadings, effect]),
+        noise=residual,
+    )
+
+
+def weighted_pca(
+    x: np.ndarray, conditions: np.ndarray, weights: np.ndarray, count: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, float, np.ndarray]:
+    """Ridge regression on conditions, then principal components of what remains.
+
+    Args:
+        x: (N, D).
+        conditions: (N, C).
+        weights: (N,), mean 1.
+        count: Z.
+
+    Returns:
+        Effects (C, D), directions (Z, D), their variances (Z,), the mean variance of what is left,
+        and weights (N,) for another round: inverse to what is left of each row.
+    """
+    # One pseudo-subject per column with no effect: columns that never vary stay at zero.
+    weighted = conditions * weights[:, None]
+    gram = weighted.T @ conditions + np.eye(conditions.shape[1])
+    effect = np.linalg.solve(gram, weighted.T @ x)
+    rest = x - conditions @ effect
+    n, d = x.shape
+    scaled = rest * np.sqrt(weights / n)[:, None]
+    found = min(count, (n - 1) // 2, d)  # more components than that leave no noise to measure
+    # A fixed start vector makes it reproducible. All singular values would take a minute.
+    start = np.random.default_rng(0).standard_normal(min(n, d))
+    directions = svds(scaled, k=found, v0=start)[2][::-1] if found else np.zeros((0, d))
+    scores = rest @ directions.T  # (N, Z)
+    rest = rest - scores @ directions
+    error = (rest**2).sum(axis=1) / max(d - found, 1)
+    # A row that has a component to itself leaves nothing: its weight must not become infinite.
+    precision = 1 / np.maximum(error, max(0.1 * np.median(error), 1e-8))
+    missing = count - found  # fewer rows than latent dimensions
+    return (
+        effect,
+        np.concatenate([directions, np.zeros((missing, d))]),
+        # Unweighted: in the prior each subject counts once.
+        np.concatenate([(scores**2).mean(axis=0), np.zeros(missing)]),
+        max(float(np.average(error, weights=weights)), 1e-8),
+        precision / precision.mean(),
+    )
+
+
+def standardise_latent(model: keras.Model, ecg: np.ndarray, conditions: np.ndarray) -> None:
+    """Frees the latent of the conditions and scales it to mean 0 and SD 1 over subjects.
+
+    Training leaves both nearly open: the KL term that should see to them is small beside the
+    reconstruction. Then the prior does not cover the subjects, and a counterfactual keeps in z a
+    part of what the changed condition does. What is taken from z is its linear regression on the
+    conditions. Encoder and decoder are changed together, so that reconstructions stay what they
+    are. A model without a linear path has no way to take conditions from z, and one with a head
+    keeps what the head was trained on: they are shifted and scaled only.
+
+    Args:
+        model: a `vae.VAE` without batch normalisation, which has its own scales.
+        ecg: (N, L, T) mV, training subjects.
+        conditions: (N, C), of the same subjects.
+    """
+    encoded = conditions.astype(np.float64)
+    mean, log_var = model.encode(ecg, encoded)
+    n_conditions, linear_path = encoded.shape[1], model.settings["linear_path"]
+    effect = np.zeros((n_conditions, mean.shape[1]))
+    if linear_path and not model.heads():
+        # One pseudo-subject per column with no effect: columns that never vary stay at zero.
+        gram = encoded.T @ encoded + np.eye(n_conditions)
+        centred = mean - mean.mean(axis=0)
+        effect = np.linalg.solve(gram, encoded.T @ centred)
+    mean = mean - encoded @ effect
+    # With the average posterior variance, so that the mixture of all posteriors has SD 1.
+    sd = np.sqrt(mean.var(axis=0) + np.exp(log_var).mean(axis=0))
+    centre = mean.mean(axis=0)
+    if linear_path:
+        layer = model.encoder.get_layer("linear_mean")
+        kernel = ops.convert_to_numpy(layer.kernel).astype(np.float64)
+        kernel[len(kernel) - n_conditions :] -= effect
+        layer.kernel.assign(kernel / sd)
+    layer = model.encoder.get_layer("mean")
+    layer.kernel.assign(layer.kernel / sd)
+    layer.bias.assign((layer.bias - centre) / sd)
+    bias = model.encoder.get_layer("log_var").bias
+    bias.assign(bias - 2 * np.log(sd))
+    # What reads z: in the decoder, which reads conditions after it, and the head if there is one.
+    readers = [model.decoder.get_layer("dense_of_latent"), *model.heads()]
+    if linear_path:
+        readers.append(model.decoder.get_layer("linear_ecg"))
+    for layer in readers:
+        _absorb(layer, effect, centre, sd)
+
+
+def _absorb(
+    layer: keras.layers.Layer, effect: np.ndarray, centre: np.ndarray, sd: np.ndarray
+) -> None:
+    """Makes a layer that read z = sd z' + centre + conditions @ effect read z' instead."""
+    kernel = ops.convert_to_numpy(layer.kernel).astype(np.float64)
+    if layer.use_bias:
+        layer.bias.assign(layer.bias + centre @ kernel[: len(sd)])
+    if effect.any():
+        kernel[len(sd) :] += effect @ kernel[: len(sd)]
+    kernel[: len(sd)] *= sd[:, None]
+    layer.kernel.assign(kernel)
+
+
+def fit_prior(
+    model: keras.Model, ecg: np.ndarray, conditions: np.ndarray, seed: int
+) -> prior.Prior:
+    """Distribution of latents given conditions, fitted to draws from the posteriors of subjects.
+
+    Args:
+        model: a `vae.VAE`.
+        ecg: (N, L, T) mV, training subjects.
+        conditions: (N, C), of the same subjects.
+        seed: of the draws and the mixture.
+    """
+    mean, log_var = model.encode(ecg, conditions)
+    noise = np.random.default_rng(seed).standard_normal(mean.shape)
+    return prior.fit_prior(mean + np.exp(0.5 * log_var) * noise, conditions, seed)

@@ -1,0 +1,173 @@
+"""What a user hands over: ECGs and conditions are checked here, and run through a model in batches.
+
+Dims: N subjects, B batch, L leads, T samples, C conditions as encoded, Z latent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+
+import keras
+import numpy as np
+import pandas as pd
+from keras import ops
+
+from data.conditions import ConditionSchema, finite_numbers
+from data.rows import Rows, chunks, stored
+from model.network import ModelError
+
+PREDICT_BATCH = 512
+TYPICAL = 2.0  # mV from peak to peak; a resting ECG has 0.2 to 10 in its largest lead
+# ECGs this many times larger or smaller than the model's are in another unit: the units in use are
+# 1000 apart, and this is half of that on a logarithmic scale.
+OTHER_UNIT = 1000**0.5
+
+Conditions = pd.DataFrame | Mapping[str, object] | np.ndarray
+
+
+def checked_ecg(
+    ecg: np.ndarray | Rows, shape: tuple[int, int], typical: float = TYPICAL
+) -> np.ndarray | Rows:
+    """ECGs (N, L, T) that are finite and in mV; a memory map comes back as `Rows` of its file.
+
+    Args:
+        ecg: (N, L, T) or (N, L, T, 1) mV.
+        shape: (L, T) that the model works on.
+        typical: peak-to-peak amplitude in mV of ECGs in the right unit.
+
+    Raises:
+        ModelError: another shape or unit, NaN, infinite values, or no numbers at all.
+    """
+    ecg = ecg if isinstance(ecg, (np.ndarray, Rows)) else np.asarray(ecg)
+    if ecg.dtype.kind not in "fiu":
+        raise ModelError(f"Expected ecg as numbers in mV. Received: {ecg.dtype}.")
+    if ecg.ndim == 4 and ecg.shape[-1] == 1:
+        ecg = ecg[..., 0]
+    if ecg.ndim != 3 or ecg.shape[1:] != shape or len(ecg) == 0:
+        hint = ""
+        if ecg.ndim == 3 and ecg.shape[1:] == shape[::-1]:
+            hint = " Are leads and samples swapped?"
+        if ecg.shape == shape:
+            hint = " For one ECG give ecg[None]."
+        raise ModelError(
+            f"Expected ecg of shape (N, {shape[0]}, {shape[1]}) in mV. Received: {ecg.shape}.{hint}"
+        )
+    ecg = stored(ecg)
+    _check_unit(_peak_to_peak(ecg), typical)
+    return ecg
+
+
+def _peak_to_peak(ecg: np.ndarray | Rows) -> float:
+    """Of the largest lead of each ECG (N, L, T), the median; no more than a chunk is in memory.
+
+    Raises:
+        ModelError: NaN or infinite values.
+    """
+    found = np.empty(len(ecg))
+    for start, chunk in chunks(ecg):
+        with np.errstate(over="ignore"):  # what float32 cannot hold is infinite, and refused
+            chunk = chunk.astype(np.float32, copy=False)
+        finite = np.isfinite(chunk).all(axis=(1, 2))
+        if not finite.all():
+            raise ModelError(f"ECG {start + int(np.argmin(finite))} has NaN or infinite values.")
+        found[start : start + len(chunk)] = np.ptp(chunk, axis=2).max(axis=1)
+    return float(np.median(found))
+
+
+def _check_unit(received: float, expected: float) -> None:
+    """Refuses ECGs whose typical peak-to-peak amplitude is that of another unit."""
+    if expected / OTHER_UNIT < received < expected * OTHER_UNIT:
+        return
+    like = "microvolts or raw units" if received > expected else "volts, or flat"
+    raise ModelError(
+        f"Expected ECGs in mV, with a peak-to-peak amplitude of about {expected:.2g} (median). "
+        f"Received: {received:.4g}: these look like {like}. Convert them to mV."
+    )
+
+
+def encoded_conditions(
+    conditions: Conditions | None, n: int | None, schema: ConditionSchema | None, condition_dim: int
+) -> np.ndarray:
+    """Conditions in any form -> (N, C) float32; None or {} is all unknown to a schema.
+
+    Without one nobody knows what 0 means: of bare values it is age 0 and the first sex.
+
+    Args:
+        conditions: a table, a mapping, or an encoded array.
+        n: number of subjects, where it is known.
+        schema: of the model, if it has one.
+        condition_dim: C.
+
+    Raises:
+        ModelError: another shape or number of subjects, or a model without schema and no array.
+        ConditionError: an unknown name or value.
+    """
+    if isinstance(conditions, np.ndarray) or schema is None:
+        nothing = conditions is None or (isinstance(conditions, Mapping) and not conditions)
+        if nothing and condition_dim == 0:
+            conditions = np.zeros((n or 1, 0), np.float32)
+        if not isinstance(conditions, np.ndarray):
+            raise ModelError(
+                "This model has no schema: give conditions as an encoded array "
+                f"(N, {condition_dim}), to `decode` with latents where you would generate."
+            )
+        if conditions.ndim != 2 or conditions.shape[1] != condition_dim:
+            raise ModelError(
+                f"Expected conditions of shape (N, {condition_dim}). Got: {conditions.shape}."
+            )
+        encoded = finite_numbers(conditions)
+    else:
+        encoded = schema.encode({} if conditions is None else conditions, n)
+    if n is not None and len(encoded) != n:
+        raise ModelError(f"Expected conditions of {n} subjects. Received: {len(encoded)}.")
+    return encoded
+
+
+def checked_latent(z: np.ndarray, latent_space_dim: int) -> np.ndarray:
+    """Latents (N, Z), finite, as float32.
+
+    Raises:
+        ModelError: another shape, NaN or infinite values.
+    """
+    z = np.asarray(z, dtype=np.float32)
+    if z.ndim != 2 or z.shape[1] != latent_space_dim:
+        raise ModelError(f"Expected z of shape (N, {latent_space_dim}). Got: {z.shape}.")
+    if not np.isfinite(z).all():
+        row = int(np.argmin(np.isfinite(z).all(axis=1)))
+        raise ModelError(f"Row {row} of z has NaN or infinite values.")
+    return z
+
+
+class InBatches:
+    """A function of tensors that takes arrays of any length, batch by batch.
+
+    Args:
+        function: from tensors (B, ...) to a list of tensors (B, ...).
+        compile: with XLA where there are several batches: in a fifth of a second, and then twice as
+            fast as one operation at a time.
+    """
+
+    def __init__(self, function: Callable, compile: bool = True) -> None:
+        self._function, self._compile, self._compiled = function, compile, None
+
+    def __call__(self, *parts: np.ndarray) -> Iterator[tuple[slice, list[np.ndarray]]]:
+        """Yields rows, and what the function gives for these rows of its arguments (N, ...)."""
+        function, filled = self._function, self._compile and len(parts[0]) > PREDICT_BATCH
+        if filled:
+            function = self._compiled = self._compiled or compiled(function)
+        for start in range(0, len(parts[0]), PREDICT_BATCH):
+            batch = [np.asarray(part[start : start + PREDICT_BATCH], np.float32) for part in parts]
+            n = len(batch[0])
+            if filled and n < PREDICT_BATCH:  # another shape would be compiled anew
+                batch = [np.resize(part, (PREDICT_BATCH, *part.shape[1:])) for part in batch]
+            outputs = function(*map(ops.convert_to_tensor, batch))
+            yield slice(start, start + n), [ops.convert_to_numpy(one)[:n] for one in outputs]
+
+
+def compiled(function: Callable) -> Callable:
+    """A function of tensors, compiled with XLA where the backend is TensorFlow."""
+    if keras.backend.backend() != "tensorflow":
+        return function
+    import tensorflow as tf
+
+    return tf.function(function, jit_compile=True, autograph=False)

@@ -1,0 +1,162 @@
+"""Model folders: weights, JSON that describes them, and a checksum that ties the two together.
+
+A folder may come from anyone. JSON is read as plain values, the class is one of ours, and the
+weights file may hold numbers only: no links to other files, nothing compressed that unpacks to more
+than it is, nothing that Keras would build or call.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import json
+from pathlib import Path
+
+import h5py
+import keras
+import numpy as np
+
+from model.network import ModelError
+
+FORMAT_VERSION = 3  # 2: checksum and prior; 3: convolutions in stacks
+CLASSES = {"VAE": "vae", "VAEPrediction": "vae_prediction"}  # class -> module, imported on load
+DESCRIPTION, WEIGHTS = "parameters.json", "model.weights.h5"
+LARGEST_DESCRIPTION = 50_000_000  # bytes; a baseline hazard of a million event times fits
+
+
+def write_model(model: keras.Model, folder: str | Path, overwrite: bool = True) -> None:
+    """Writes `parameters.json` and `model.weights.h5`.
+
+    Each file is written whole or not at all. If the program is killed between the two, the checksum
+    does not fit, and reading the folder is an error rather than a wrong model.
+
+    Raises:
+        ModelError: a model is there already, and `overwrite` is false.
+    """
+    folder = Path(folder)
+    if not overwrite and (folder / DESCRIPTION).exists():
+        raise ModelError(f"{folder} holds a model already.")
+    folder.mkdir(parents=True, exist_ok=True)
+    weights = folder / "partial.weights.h5"  # Keras insists on this ending
+    model.save_weights(weights, overwrite=True)
+    description = {
+        "format_version": FORMAT_VERSION,
+        "class": type(model).__name__,
+        "keras_version": keras.__version__,
+        "unit": "mV",
+        "weights_sha256": _checksum(weights),
+        "config": model.get_config(),
+    }
+    partial = folder / f"{DESCRIPTION}.partial"
+    partial.write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
+    weights.replace(folder / WEIGHTS)
+    partial.replace(folder / DESCRIPTION)
+
+
+def read_model(folder: str | Path) -> keras.Model:
+    """Reads what `write_model` wrote, or the model of a run folder.
+
+    Returns:
+        A model of the class that was saved.
+
+    Raises:
+        ModelError: no model of a known version lies there, or it is damaged or was changed.
+    """
+    folder = Path(folder)
+    if not (folder / DESCRIPTION).is_file() and (folder / "model").is_dir():
+        folder = folder / "model"
+    if not (folder / DESCRIPTION).is_file():
+        raise ModelError(f"{folder} holds no model: {DESCRIPTION} is missing.")
+    try:
+        description = _read_description(folder / DESCRIPTION)
+        version, class_name = description["format_version"], description["class"]
+        if type(version) is not int or version > FORMAT_VERSION:
+            raise ModelError(
+                f"{folder} was saved by a newer version (format {version}, this one reads "
+                f"{FORMAT_VERSION}). Update the code."
+            )
+        if version < FORMAT_VERSION:
+            raise ModelError(
+                f"{folder} was saved by an earlier version (format {version}, this one reads "
+                f"{FORMAT_VERSION}), whose weights are laid out in another way. Read it with that "
+                "version, or train again with this one."
+            )
+        if class_name not in CLASSES:
+            raise ModelError(f"{folder} holds a {class_name!r}; known are {list(CLASSES)}.")
+        if description["unit"] != "mV":
+            raise ModelError(f"{folder} is in {description['unit']!r}; expected mV.")
+        _check_weights(folder / WEIGHTS)
+        if description["weights_sha256"] != _checksum(folder / WEIGHTS):
+            raise ModelError(
+                f"{folder}: {WEIGHTS} is not the file that {DESCRIPTION} was saved with. One of "
+                "them was changed, or saving was interrupted. Save the model again, or give "
+                "load_weights the file if it is the right one."
+            )
+        model_class = getattr(importlib.import_module(CLASSES[class_name]), class_name)
+        model = model_class.from_config(description["config"])
+        model.load_weights(folder / WEIGHTS)
+    except ModelError:
+        raise
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        reason = str(error).partition("\n")[0]  # Keras writes pages
+        raise ModelError(f"{folder} is damaged, or no model of this project: {reason}") from error
+    return model
+
+
+def _read_description(file: Path) -> dict:
+    if file.stat().st_size > LARGEST_DESCRIPTION:
+        raise ValueError(f"{file.name} is larger than any description of a model.")
+
+    def refuse(constant: str) -> None:
+        raise ValueError(f"{file.name} holds {constant}, which is no number.")
+
+    return json.loads(file.read_text(encoding="utf-8"), parse_constant=refuse)
+
+
+def _check_weights(file: Path) -> None:
+    """Nothing but finite numbers that lie in this file, as large as they say.
+
+    Raises:
+        ValueError: what else there is.
+    """
+    if not file.is_file():
+        raise ValueError(f"{file.name} is missing.")
+    with h5py.File(file, "r") as content:
+        _check_group(content)
+
+
+def _check_group(group: h5py.Group) -> None:
+    for name in group:
+        path = f"{group.name.rstrip('/')}/{name}"
+        if not isinstance(group.get(name, getlink=True), h5py.HardLink):
+            raise ValueError(f"{path} is a link to another place.")
+        part = group[name]
+        if isinstance(part, h5py.Group):
+            _check_group(part)
+            continue
+        read_numbers(part, kinds="fiu")  # the optimizer counts its steps
+
+
+def read_numbers(dataset: h5py.Dataset, kinds: str = "f") -> np.ndarray:
+    """The numbers of a dataset of a file that is not trusted.
+
+    Args:
+        dataset: of an open file.
+        kinds: NumPy's letters of what is allowed: "f" for floating-point, "i" and "u" for whole
+            numbers.
+
+    Raises:
+        ValueError: they are something else, lie in another file, are compressed or not finite.
+    """
+    plain = isinstance(dataset, h5py.Dataset) and dataset.dtype.kind in kinds
+    # Storage of another size than the numbers is compressed, virtual, or was never written.
+    if not plain or dataset.external or dataset.id.get_storage_size() != dataset.nbytes:
+        raise ValueError(f"{dataset.name} does not hold plain numbers itself.")
+    values = dataset[()]
+    if not np.isfinite(values).all():
+        raise ValueError(f"{dataset.name} has NaN or infinite values.")
+    return values
+
+
+def _checksum(file: Path) -> str:
+    return hashlib.sha256(file.read_bytes()).hexdigest()

@@ -1,0 +1,159 @@
+import numpy as np
+import pytest
+import wfdb
+
+from data.beats import BeatError
+from data.readers.ptbxl import WfdbReader
+from data.readers.wfdb16 import read_format_16
+from tests.places import SHARED
+
+REAL = SHARED / "ptbxl"
+
+GAINS = ("1000.0(0)/mV", "200(-1024)/uV", "23423.371(7)/mV", "0.1(-99999)/V", "4.88(0)/mmHg")
+
+
+def write(folder, calibrations=GAINS, samples=100, seed=0):
+    """A record of random numbers in plain format 16; the path without extension."""
+    digital = np.random.default_rng(seed).integers(-32768, 32768, (samples, len(calibrations)))
+    digital[3, 0] = -32768  # missing
+    digital.astype("<i2").tofile(folder / "a-1.dat")
+    lines = [f"a-1 {len(calibrations)} 500 {samples}"]
+    for lead, calibration in enumerate(calibrations):
+        checksum = sum(int(value) for value in digital[:, lead]) % 65536
+        if lead % 2:
+            checksum -= 65536  # some programs write it as a signed number
+        lines.append(f"a-1.dat 16 {calibration} 16 0 {digital[0, lead]} {checksum} 0 lead {lead}")
+    (folder / "a-1.hea").write_text("\n".join(lines) + "\n")
+    return folder / "a-1"
+
+
+def edit(record, old, new, count=-1):
+    header = record.with_suffix(".hea")
+    text = header.read_text()
+    assert old in text
+    header.write_text(text.replace(old, new, count))
+
+
+def assert_same_as_wfdb(record):
+    found = read_format_16(record)
+    expected = wfdb.rdrecord(str(record), return_res=32)
+    assert found.values.dtype == expected.p_signal.dtype
+    np.testing.assert_array_equal(found.values, expected.p_signal.T)  # NaN equals NaN
+    assert found.sampling_rate == expected.fs
+    assert found.units == expected.units
+    assert found.names == expected.sig_name
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("calibrations", [GAINS, GAINS[:1] * 12, GAINS[2:3], GAINS[:2]])
+def test_values_are_those_of_the_wfdb_package_to_the_last_bit(tmp_path, calibrations, seed):
+    record = write(tmp_path, calibrations, samples=2000, seed=seed)
+    assert_same_as_wfdb(record)
+    assert np.isnan(read_format_16(record).values[0, 3])
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("a-1 5 500 100\n", "# made by hand\n\n  a-1 5 500 100 12:30:05 01/02/2003\n"),
+        ("a-1 5 500 100\n", "a-1\t5  500.25 100 \n"),
+        (" 0 lead 0", " 0 lead 0  \n# a comment"),
+        ("lead 1", "aVR, right: (arm)"),
+        ("\n", "\r\n"),
+    ],
+)
+def test_headers_are_read_as_the_wfdb_package_reads_them(tmp_path, old, new):
+    record = write(tmp_path)
+    edit(record, old, new)
+    assert_same_as_wfdb(record)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("a-1 5 500 100", "a-1/1 5 500 100"),  # segments
+        ("a-1 5 500 100", "a-1 5 500"),  # length to be found from the file
+        ("a-1 5 500 100", "a-1 5 500/1000 100"),  # another clock
+        ("a-1 5 500 100", "a-1 5 500 99"),  # the file is longer
+        ("a-1 5 500 100", "a-1 5 500 101"),  # the file is shorter
+        ("a-1 5 500 100", "a-1 4 500 100"),
+        ("a-1 5 500 100", "a-1 500 100"),
+        ("dat 16 ", "dat 16x2 "),  # samples per frame
+        ("dat 16 ", "dat 16:3 "),  # skew
+        ("dat 16 ", "dat 16+24 "),  # offset
+        ("dat 16 ", "dat 212 "),
+        ("dat 16 ", "dat 160 "),
+        ("a-1.dat", "b.dat"),  # two signal files
+        ("a-1.dat", "../a-1.dat"),
+        ("a-1.dat", "/etc/a-1.dat"),
+        ("1000.0(0)/mV", "1000.0/mV"),  # the baseline is the zero of the converter
+        ("1000.0(0)/mV", "1000.0(0)"),
+        ("1000.0(0)/mV", "0(0)/mV"),  # gain unknown
+        ("1000.0(0)/mV", "1000(16777217)/mV"),  # not exact in float32
+        (" 0 lead 0", ""),
+    ],
+)
+def test_any_other_record_is_left_to_the_wfdb_package(tmp_path, old, new):
+    record = write(tmp_path)
+    edit(record, old, new, count=1)
+    assert read_format_16(record) is None
+
+
+def test_an_empty_header_is_left_to_the_wfdb_package(tmp_path):
+    record = write(tmp_path)
+    record.with_suffix(".hea").write_text("# nothing\n")
+    assert read_format_16(record) is None
+
+
+@pytest.mark.parametrize("fmt", ["212", "16", "24"])
+def test_the_reader_gives_the_same_strip_whatever_the_format(tmp_path, fmt):
+    digital = np.random.default_rng(0).integers(-2000, 2000, (100, 2))
+    wfdb.wrsamp(
+        "r",
+        fs=500,
+        units=["mV", "uV"],
+        sig_name=["I", "II"],
+        d_signal=digital,
+        fmt=[fmt] * 2,
+        adc_gain=[200.0, 0.5],
+        baseline=[10, 0],
+        write_dir=str(tmp_path),
+    )
+    strip = WfdbReader(str(tmp_path))("r")
+    expected = np.stack([(digital[:, 0] - 10) / 200, digital[:, 1] / 500])
+    np.testing.assert_allclose(strip.ecg, expected, rtol=1e-6)
+    assert strip.sampling_rate == 500
+    assert list(strip.leads) == ["I", "II"]
+    assert (read_format_16(tmp_path / "r") is not None) == (fmt == "16")
+
+
+def test_samples_that_contradict_their_checksum_are_refused(tmp_path):
+    record = write(tmp_path)
+    samples = np.fromfile(record.with_suffix(".dat"), "<i2")
+    samples[5 * 60 + 2] += 1
+    samples.tofile(record.with_suffix(".dat"))
+    with pytest.raises(BeatError, match="lead lead 2 contradicts its checksum"):
+        read_format_16(record)
+
+
+def test_checksums_that_were_never_calculated_are_not_compared(tmp_path):
+    record = write(tmp_path)
+    header = record.with_suffix(".hea")
+    first, *lines = [line.split(" ", 7) for line in header.read_text().splitlines()]
+    lines = [[*line[:6], "0", line[7]] for line in lines]
+    header.write_text("\n".join(" ".join(line) for line in [first, *lines]))
+    assert_same_as_wfdb(record)
+
+
+@pytest.mark.parametrize("missing", [".hea", ".dat"])
+def test_a_missing_file_is_an_error(tmp_path, missing):
+    record = write(tmp_path)
+    record.with_suffix(missing).unlink()
+    with pytest.raises(FileNotFoundError):
+        read_format_16(record)
+
+
+@pytest.mark.skipif(not REAL.is_dir(), reason="the PTB-XL sample is not beside the checkout")
+def test_real_records_are_read_as_the_wfdb_package_reads_them():
+    for header in [*sorted(REAL.rglob("*_hr.hea"))[:10], *sorted(REAL.rglob("*_lr.hea"))[:10]]:
+        assert_same_as_wfdb(header.with_suffix(""))

@@ -1,0 +1,160 @@
+"""A run that is killed again and again ends as one that was left alone.
+
+`python -m tests.end_to_end.test_kill 20` kills more often than the tests do.
+"""
+
+import json
+import os
+import random
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from evaluation.figures.ecg import plot_latent
+from tests.places import ROOT
+from train import main
+from vae import VAE
+
+COMMAND = [sys.executable, str(ROOT / "train.py"), "--preset", "quick", "--data.subjects", "150"]
+COMMAND += ["--training.epochs", "12", "--training.batch-size", "16", "--evaluation.bootstrap"]
+COMMAND += ["100", "--evaluation.generated", "5", "--evaluation.examples", "1"]
+
+
+def begin(folder):
+    folder.mkdir(exist_ok=True)
+    with (folder / "log.txt").open("a") as log:
+        return subprocess.Popen(COMMAND, cwd=folder, stdout=log, stderr=log, env=os.environ)
+
+
+def finish(folder):
+    """Runs to the end; returns the seconds that took."""
+    started = time.monotonic()
+    code = begin(folder).wait(timeout=600)
+    assert code == 0, (folder / "log.txt").read_text()
+    return time.monotonic() - started
+
+
+def result(folder):
+    """Everything a run gives, without times."""
+    run = folder / "runs" / "quick"
+    history = pd.read_csv(run / "history.csv").drop(columns="seconds")
+    metrics = json.loads((run / "metrics.json").read_text())
+    metrics["training"] = {
+        name: value for name, value in metrics["training"].items() if "second" not in name
+    }
+    model = VAE.load(run)
+    weights = [weight.numpy() for weight in model.weights]
+    return weights, model.get_config(), history.to_csv(index=False), metrics
+
+
+def assert_same(received, expected):
+    for one, other in zip(received[0], expected[0], strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert received[1:] == expected[1:]
+
+
+def kill_and_compare(root, kills, seed):
+    """Kills runs at random moments, one run as often as it takes until it comes to its end."""
+    seconds = finish(root / "alone")
+    expected = result(root / "alone")
+    chance, done, number = random.Random(seed), 0, 0
+    while done < kills:
+        folder = root / f"killed{number}"
+        number += 1
+        while done < kills and not (folder / "runs" / "quick" / "report.html").is_file():
+            process = begin(folder)
+            try:
+                code = process.wait(timeout=chance.uniform(0, seconds))
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+                done += 1
+                left = sorted(path.name for path in folder.glob("runs/quick/*"))
+                print(f"kill {done}: {folder.name} with {left}", flush=True)
+                continue
+            assert code == 0, (folder / "log.txt").read_text()
+            break
+        if not (folder / "runs" / "quick" / "report.html").is_file():
+            finish(folder)
+        assert_same(result(folder), expected)
+
+
+def test_a_run_killed_at_a_random_moment_ends_bit_for_bit_as_one_left_alone(tmp_path):
+    kill_and_compare(tmp_path, kills=1, seed=0)  # more take minutes: see above
+
+
+class Killed(BaseException):
+    """Nothing catches it, as nothing catches SIGKILL."""
+
+
+def die_once_at_each_write(patch, died):
+    """The first time that a file is about to take its place, half of it is there, and that is all.
+
+    Each file of `died` is spared; the checkpoint dies in two epochs.
+    """
+    replace = Path.replace
+
+    def stopping(partial, target):
+        name = target.name
+        if name == "training.npz" and name in died:
+            name += " again"
+        if name in died:
+            return replace(partial, target)
+        died.append(name)
+        partial.write_bytes(partial.read_bytes()[: partial.stat().st_size // 2])
+        raise Killed
+
+    patch.setattr(Path, "replace", stopping)
+
+
+def test_a_run_killed_within_each_of_its_writes_in_turn_ends_as_one_left_alone(
+    tmp_path, monkeypatch
+):
+    def judged(model, split, settings, history):
+        error = np.abs(model.reconstruct(split.test.ecg, split.test.subjects) - split.test.ecg)
+        return {"reconstruction": {"mae_uv": float(error.mean())}}, {"kl": plot_latent([1.0, 0.5])}
+
+    from tests.eager import train_eagerly  # which only pytest finds: this file runs on its own, too
+
+    train_eagerly(monkeypatch)
+    monkeypatch.setattr("evaluation.evaluate", judged)
+    command = ["--preset", "quick", "--data.subjects", "60", "--training.epochs", "3"]
+    command += ["--training.batch-size", "16", "--model.hidden", "4"]
+    for name in ("alone", "killed"):
+        (tmp_path / name).mkdir()
+    monkeypatch.chdir(tmp_path / "alone")
+    main(command)
+    monkeypatch.chdir(tmp_path / "killed")
+    died = []
+    for _ in range(20):
+        with monkeypatch.context() as patch:
+            die_once_at_each_write(patch, died)
+            try:
+                main(command)
+                break
+            except Killed:
+                continue
+    assert died == [
+        *("config.json", "environment.json", "training.npz", "training.npz again", "history.csv"),
+        *("model.weights.h5", "parameters.json", "kl.png", "metrics.json", "report.html"),
+    ]
+    assert_same(result(tmp_path / "killed"), result(tmp_path / "alone"))
+    left = [
+        sorted(path.relative_to(tmp_path / name) for path in (tmp_path / name).rglob("*"))
+        for name in ("alone", "killed")
+    ]
+    assert left[0] == left[1]
+    with pytest.raises(SystemExit):  # it is finished, and says so
+        main(command)
+
+
+if __name__ == "__main__":
+    with tempfile.TemporaryDirectory() as scratch:
+        kill_and_compare(Path(scratch), kills=int(sys.argv[1]), seed=1)
+    print("The same weights, history and metrics as left alone.")

@@ -1,0 +1,199 @@
+"""A whole run, from nothing to the report, and what is left when one is killed."""
+
+import json
+import math
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from data.synthetic import simulate
+from tests.places import ROOT
+from train import main, parse, train
+from training.provenance import fingerprint
+from training.run_folder import RunError, record
+from vae import VAE
+
+ARGUMENTS = [
+    *("--data.subjects", "200", "--data.conditions", "age", "sex", "bmi", "lv_mass"),
+    *("--model.conv-filters", "2", "2", "--model.hidden", "8", "--model.latent-space-dim", "4"),
+    *("--training.epochs", "8", "--training.batch-size", "16", "--training.xla", "False"),
+    *("--evaluation.bootstrap", "100", "--evaluation.generated", "20"),
+    *("--evaluation.examples", "1"),
+]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Where the runs of this module lie; the first one is finished."""
+    folder = tmp_path_factory.mktemp("work")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        config, _ = parse(["--run", "first", *ARGUMENTS])
+        assert train(config) == Path("runs/first")
+    return folder
+
+
+@pytest.fixture
+def run(folder, monkeypatch):
+    monkeypatch.chdir(folder)
+    return folder / "runs" / "first"
+
+
+def metrics_of(run):
+    def refuse(constant):
+        raise AssertionError(constant)  # NaN and Infinity are no JSON
+
+    return json.loads((run / "metrics.json").read_text("utf-8"), parse_constant=refuse)
+
+
+def test_a_run_leaves_every_file_and_no_checkpoint(run):
+    names = {path.name for path in run.iterdir()}
+    files = {"config.json", "environment.json", "history.csv", "metrics.json", "report.html"}
+    assert names == files | {"model", "figures"}
+    figures = {path.stem for path in (run / "figures").iterdir()}
+    assert {f"sweep_{name}" for name in ("age", "sex", "bmi", "lv_mass")} <= figures
+    assert {"history", "reconstructions", "latent_traversal", "latent_kl"} <= figures
+    for path in (run / "figures").iterdir():
+        assert path.read_bytes().startswith(b"\x89PNG")
+    assert not list(run.rglob("*partial*"))
+
+
+def test_the_metrics_are_flat_sections_of_plain_numbers(run):
+    metrics = metrics_of(run)
+    sections = {"reconstruction", "latent", "realism", "adherence", "utility", "privacy"}
+    assert {"data", "training"} | sections <= set(metrics)
+    for section, values in metrics.items():
+        for name, value in values.items():
+            assert value is None or isinstance(value, (int, float, str)), (section, name)
+            if isinstance(value, float):
+                assert math.isfinite(value)
+    assert metrics["data"]["recordings"] == 200
+    parts = [metrics["data"][f"{part}_recordings"] for part in ("train", "validation", "test")]
+    assert parts == [150, 20, 30]
+    assert metrics["training"]["epochs"] == 8
+    assert metrics["training"]["ecgs_per_second"] > 1
+
+
+def test_the_model_of_a_run_is_the_one_that_the_metrics_describe(run):
+    model = VAE.load(run)
+    cohort = simulate(200, 0)
+    test = cohort.split(0.1, 0.15, 0).test
+    error = 1000 * np.abs(model.reconstruct(test.ecg, test.subjects) - test.ecg).mean()
+    metrics = metrics_of(run)
+    assert metrics["reconstruction"]["mae_uv"] == pytest.approx(error, rel=1e-4)
+    assert metrics["latent"]["noise_uv"] == pytest.approx(model.noise_uv)
+    assert model.schema.names == ("age", "sex", "bmi", "lv_mass")
+    age = cohort.split(0.1, 0.15, 0).train.subjects["age"]
+    assert model.schema.scaling["age"] == pytest.approx((age.mean(), age.std(ddof=0)))
+    ecg = model.generate(n=3, seed=1, age=63, sex="female", bmi=31, lv_mass=140)
+    limb = ecg[:, :3].astype(np.float64)
+    assert np.abs(limb[:, 0] + limb[:, 2] - limb[:, 1]).max() < 1e-6 * np.abs(limb).max()
+
+
+def test_the_history_has_a_row_per_epoch_and_the_config_every_setting(run):
+    history = pd.read_csv(run / "history.csv")
+    assert history["epoch"].tolist() == list(range(1, 9))
+    assert {"objective", "val_objective", "val_kl", "val_rmse_uv", "seconds"} <= set(history)
+    best = metrics_of(run)["training"]["best_epoch"]
+    assert history["val_objective"].idxmin() + 1 == best
+    config = json.loads((run / "config.json").read_text("utf-8"))
+    assert config["data"]["conditions"] == ["age", "sex", "bmi", "lv_mass"]
+    assert config["training"]["batch_size"] == 16
+
+
+def test_the_run_says_what_it_was_made_of(run):
+    made = json.loads((run / "environment.json").read_text("utf-8"))
+    assert made["packages"]["numpy"] == np.__version__
+    assert made["data"]["fingerprint"] == fingerprint(simulate(200, 0))
+    assert {"commit", "device", "backend", "python", "platform"} <= set(made)
+
+
+def test_a_run_does_not_go_on_with_other_data(run, tmp_path, capsys):
+    record(tmp_path, simulate(200, 0))
+    before = (tmp_path / "environment.json").read_text("utf-8")
+    record(tmp_path, simulate(200, 0))
+    assert capsys.readouterr().out == ""
+    with pytest.raises(RunError, match=r"begun with other data: data.recordings: 200 -> 199;"):
+        record(tmp_path, simulate(200, 0).take(np.arange(199)))
+    other = simulate(200, 0)
+    other.subjects.loc[3, "age"] += 1
+    with pytest.raises(RunError, match=r"begun with other data: data.fingerprint"):
+        record(tmp_path, other)
+    older = json.loads(before) | {"python": "3.1"}
+    (tmp_path / "environment.json").write_text(json.dumps(older), "utf-8")
+    record(tmp_path, simulate(200, 0))
+    assert "python: '3.1' ->" in capsys.readouterr().out
+
+
+def test_a_simulated_image_derived_condition_moves_the_voltage(run):
+    effects = metrics_of(run)["adherence"]
+    assert effects["effect_lv_mass_sokolow_lyon_low"] > 0
+    assert effects["effect_lv_mass_r_v5_low"] > 0
+    model = VAE.load(run)
+    light, heavy = (
+        model.generate(n=5, seed=0, age=60, sex="male", bmi=27, lv_mass=mass) for mass in (90, 200)
+    )
+    change = (heavy[:, 10].max(axis=1) - light[:, 10].max(axis=1)) / 110  # V5, mV per g
+    assert effects["effect_lv_mass_r_v5"] == pytest.approx(change.mean(), rel=0.3)
+
+
+def test_a_finished_run_is_not_overwritten(run, capsys):
+    before = (run / "metrics.json").stat().st_mtime_ns
+    config, _ = parse(["--run", "first", *ARGUMENTS])
+    with pytest.raises(RunError, match=r"runs/first is finished.*--overwrite"):
+        train(config)
+    with pytest.raises(SystemExit) as stop:
+        main(["--run", "first", *ARGUMENTS])
+    assert stop.value.code == 2
+    assert capsys.readouterr().err.count("\n") == 1
+    assert (run / "metrics.json").stat().st_mtime_ns == before
+
+
+def test_a_killed_run_goes_on_with_the_same_command_and_ends_the_same(run, capsys, monkeypatch):
+    command = ["--run", "killed", *ARGUMENTS]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    process = subprocess.Popen(
+        [sys.executable, str(ROOT / "train.py"), *command],
+        env=environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    killed = Path("runs/killed")
+    while process.poll() is None and not (killed / "checkpoint" / "training.npz").exists():
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    assert not (killed / "history.csv").exists()
+
+    monkeypatch.setattr("evaluation.evaluate", lambda *_: ({}, {}))  # judged once is enough
+    monkeypatch.setattr("train.write_results", lambda *_: None)
+    main(command)
+    resumed = re.search(r"Resuming after epoch (\d+) of 8", capsys.readouterr().out)
+    assert 1 <= int(resumed[1]) < 8
+    received, expected = (pd.read_csv(folder / "history.csv") for folder in (killed, run))
+    columns = expected.columns.drop("seconds")
+    pd.testing.assert_frame_equal(received[columns], expected[columns], rtol=1e-6)
+    arguments = {"n": 4, "age": 50, "sex": "male"}
+    received, expected = (VAE.load(folder).generate(**arguments) for folder in (killed, run))
+    np.testing.assert_allclose(received, expected, atol=1e-5)
+    assert not (killed / "checkpoint").exists()
+
+
+@pytest.mark.parametrize(("noise", "adapted"), [("learned", True), ("mse", False)])
+def test_all_but_the_published_objective_work_around_the_mean_beat(
+    tmp_path, monkeypatch, noise, adapted
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("evaluation.evaluate", lambda *_: ({}, {}))  # judged once is enough
+    plain = ("--training.epochs", "1", "--model.linear-path", "False", "--model.noise", noise)
+    config, _ = parse(["--run", "plain", *ARGUMENTS, *plain])
+    model = VAE.load(train(config))
+    assert bool(np.abs(model.mean_beat).max() > 0) == adapted

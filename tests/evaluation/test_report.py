@@ -1,0 +1,619 @@
+import base64
+import json
+import math
+import re
+from html.parser import HTMLParser
+
+import pandas as pd
+import pytest
+
+from evaluation.measures.features import FEATURES
+from evaluation.measures.names import effects_in, feature_title
+from evaluation.report.findings import Finding
+from evaluation.report.page import write_report
+
+PNG = base64.b64decode(
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNkYPhfDwAChwGA60e6kgAAAABJRU5ErkJggg=="
+)
+RECONSTRUCTION = {
+    "mae_uv": 18.0,
+    "mae_uv_low": 17.0,
+    "mae_uv_high": 19.0,
+    "pca10_mae_uv": 20.0,
+    "mean_beat_mae_uv": 60.0,
+    "mae_minus_pca_uv": -2.0,
+    "mae_minus_pca_uv_low": -2.5,
+    "mae_minus_pca_uv_high": -1.5,
+    "mae_uv_V1": 21.0,
+    "mae_uv_V1_low": 20.0,
+    "mae_uv_V1_high": 22.0,
+    "mae_uv_qrs": 31.0,
+    "einthoven_residual": 1e-7,
+    "patients": 400,
+}
+LATENT = {"kl_0": 1.5, "kl_1": 0.7, "dimensions": 2, "active_units_kl": 2, "collapsed": False}
+METRICS = {
+    "data": {"train": 1000, "test": 400, "excluded": {"too few beats": 3}},
+    "training": {"seconds": 214.3, "device": "2 CPU cores"},
+    "reconstruction": RECONSTRUCTION,
+    "latent": LATENT,
+}
+
+
+class Page(HTMLParser):
+    """What a browser makes of the page: text, tables, references, balance of the tags."""
+
+    def __init__(self, text):
+        super().__init__(convert_charrefs=True)
+        self.tags, self.references, self.images = [], [], []
+        self.words, self.rows, self.headings, self.open = [], [], [], []
+        self.ids, self.folded = set(), []
+        self.feed(text)
+        self.text = " ".join(" ".join(self.words).split())
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append(tag)
+        attributes = dict(attributes)
+        self.ids.add(attributes.get("id"))
+        self.references += [attributes[a] for a in ("src", "href", "srcset") if a in attributes]
+        if tag == "img":
+            self.images.append(attributes["src"])
+        if tag == "tr":
+            self.rows.append([])
+        if tag in ("td", "th"):
+            self.rows[-1].append("")
+        if tag in ("h1", "h2"):
+            self.headings.append("")
+        if tag not in ("meta", "img", "br"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if "style" in self.open:
+            return
+        self.words.append(data)
+        if "details" in self.open:
+            self.folded.append(data)
+        if {"td", "th"} & set(self.open):
+            self.rows[-1][-1] += data + " "
+        if self.open and self.open[-1] in ("h1", "h2"):
+            self.headings[-1] += data
+
+    def row(self, name):
+        """Cells of the row whose first cell starts with this name."""
+        cells = [[" ".join(cell.split()) for cell in row] for row in self.rows]
+        return next(row[1:] for row in cells if f"{row[0]} ".startswith(f"{name} "))
+
+    def outside(self):
+        """References that leave the page."""
+        links = {f"#{each}" for each in self.ids}
+        return [each for each in self.references if each not in links]
+
+
+def report(folder, metrics=METRICS, config=None, history=None, figures=(), environment=None):
+    folder.mkdir(exist_ok=True)
+    if metrics is not None:
+        (folder / "metrics.json").write_text(json.dumps(metrics), encoding="utf-8")
+    if config is not None:
+        (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    if environment is not None:
+        (folder / "environment.json").write_text(json.dumps(environment), encoding="utf-8")
+    if history is not None:
+        history.to_csv(folder / "history.csv", index=False)
+    for name in figures:
+        (folder / "figures").mkdir(exist_ok=True)
+        (folder / "figures" / f"{name}.png").write_bytes(PNG)
+    text = write_report(folder).read_text(encoding="utf-8")
+    page = Page(text)
+    assert page.open == []
+    return page
+
+
+def short_of(page):
+    """The part of the summary that says where the model falls short."""
+    return page.text.partition("Where it falls short")[2].partition("Data")[0]
+
+
+def test_every_figure_is_embedded_and_nothing_outside_is_referred_to(tmp_path):
+    figures = ("reconstructions", "sweep_age", "history", "something_new")
+    page = report(tmp_path / "run", figures=figures)
+    assert len(page.images) == 4
+    for source in page.images:
+        assert base64.b64decode(source.removeprefix("data:image/png;base64,")) == PNG
+    assert page.outside() == page.images
+    assert not {"script", "link", "iframe"} & set(page.tags)
+    assert "Other figures" in page.headings
+    assert "something new" in page.text
+
+
+def test_figures_stand_in_their_section_with_a_caption(tmp_path):
+    page = report(tmp_path / "run", figures=("latent_kl", "latent_traversal", "sweep_age"))
+    section = page.text.partition("Latent")[2]
+    assert "latent kl KL of each latent dimension" in section
+    assert "latent traversal What each dimension does" in section
+    assert "sweep age Generated beats" in page.text.partition("Adherence")[2]
+    assert "Other figures" not in page.headings
+
+
+def test_names_and_values_from_outside_cannot_inject_markup(tmp_path):
+    evil = "<script>alert('x')</script><img src=http://x>"
+    page = report(
+        tmp_path / "run<b>",
+        metrics={
+            "data": {"excluded": {evil: 1}, evil: 2, "list": [evil]},
+            evil: {"x": evil},
+            "adherence": {f"slope_{evil}_qrs_axis": 1.0},
+            "latent": {"probe_r2_<i>_low": 0.9, "probe_r2_<i>": 1.0},
+            "training": {"device": evil, "seconds": 1},
+        },
+        config={evil: {evil: evil}, "plain": evil},
+        environment={evil: {evil: evil}},
+        history=pd.DataFrame({"epoch": [1], evil: [2.0]}),
+        figures=('"><b>',),
+    )
+    assert page.text.count(evil) >= 9
+    assert not {"script", "b>", "i"} & set(page.tags)
+    assert page.outside() == page.images
+    assert page.headings[0] == "Run run<b>"
+    assert all(re.fullmatch(r"[\w-]+", each) for each in page.ids if each is not None)
+
+
+def test_heading_tells_what_when_and_how_long(tmp_path):
+    page = report(tmp_path / "default")
+    assert page.headings[0] == "Run default"
+    assert "training took 3 min 34 s, on 2 CPU cores" in page.text
+    assert "finished" in page.text
+
+
+def test_a_metric_stands_beside_its_interval_its_baselines_and_how_to_read_it(tmp_path):
+    page = report(tmp_path / "run")
+    header = next(row for row in page.rows if "PCA-10 " in row)
+    assert header[1:] == ["value, 95% interval ", "mean beat ", "PCA-10 "]
+    assert page.row("mae_uv") == ["18 17 to 19", "60", "20"]
+    assert "Mean absolute error of reconstructed test ECGs" in page.text
+    assert page.row("V1") == ["21 20 to 22"]
+    assert page.row("qrs") == ["31"]
+    assert page.row("0") == ["1.5"]
+
+
+def test_a_metric_stands_beside_its_null(tmp_path):
+    realism = {"mmd": 0.0021, "mmd_null": 0.0005, "mmd_null_low": -0.001, "mmd_null_high": 0.003}
+    page = report(tmp_path / "run", metrics={"realism": realism})
+    assert page.row("mmd") == ["0.0021", "0.0005 -0.001 to 0.003"]
+    assert "real against real" in page.text
+
+
+def test_unknown_sections_and_metrics_are_shown(tmp_path):
+    page = report(tmp_path / "run", metrics={"new_section": {"new_metric": 3.25}, "alone": 7})
+    assert "New section" in page.headings
+    assert page.row("new_metric") == ["3.25"]
+    assert page.row("alone") == ["7"]
+
+
+def test_values_are_written_for_people(tmp_path):
+    values = {"a": True, "b": None, "c": math.nan, "d": 1234567, "e": [1, 2], "f": 43210.9}
+    page = report(tmp_path / "run", metrics={"data": values})
+    shown = [page.row(name)[0] for name in "abcdef"]
+    assert shown == ["yes", "–", "–", "1,234,567", "1, 2", "43,211"]
+
+
+def test_the_summary_says_that_the_model_beats_pca(tmp_path):
+    page = report(tmp_path / "run")
+    assert "better than PCA-10: mean absolute error 18.0 µV against 20.0 µV" in page.text
+    assert "difference -2.0 µV (95% interval -2.5 to -1.5)" in page.text
+    assert "All 2 latent dimensions are in use" in page.text
+    assert "Where it falls short" not in page.text
+
+
+@pytest.mark.parametrize(
+    ("section", "change", "expected"),
+    [
+        (
+            "reconstruction",
+            {"mae_minus_pca_uv_low": 1, "mae_minus_pca_uv_high": 2},
+            "worse than PCA-10",
+        ),
+        ("reconstruction", {"mae_minus_pca_uv_high": 0.5}, "No clear difference"),
+        ("reconstruction", {"mean_beat_mae_uv": 18.5}, "97% of that of giving everyone the mean"),
+        (
+            "reconstruction",
+            {"pca10_mae_uv_V1": 20.0, "pca10_mae_uv_qrs": 30.0},
+            "larger than that of PCA-10 in QRS and V1",
+        ),
+        (
+            "reconstruction",
+            {"mean_beat_mae_uv_qrs": 32.0},
+            "hardly below that of the mean beat in QRS",
+        ),
+        ("reconstruction", {"einthoven_residual": 0.3}, "contradict each other (by up to 0.3"),
+        ("reconstruction", {"patients": 35}, "Only 35 test patients"),
+        ("latent", {"active_units_kl": 0, "collapsed": True}, "has collapsed: 0 of 2 dimensions"),
+        ("latent", {"active_units_kl": 1}, "1 of 2 latent dimensions"),
+        ("latent", {"aggregate_sd_1": 2.0}, "mean 0 and SD 1 in z1"),
+        ("latent", {"aggregate_mean_0": -0.5}, "mean 0 and SD 1 in z0"),
+        ("latent", {"probe_r2_age": 0.4, "probe_r2_age_low": 0.3}, "still tells age"),
+        ("latent", {"probe_auc_sex": 0.8, "probe_auc_sex_low": 0.7}, "still tells sex"),
+    ],
+)
+def test_the_summary_says_where_the_model_falls_short(tmp_path, section, change, expected):
+    metrics = METRICS | {section: METRICS[section] | change}
+    assert expected in short_of(report(tmp_path / "run", metrics=metrics))
+
+
+def test_metrics_that_came_out_as_nan_or_null_make_no_claim(tmp_path):
+    empty = {name: None for name in RECONSTRUCTION} | {"mae_uv": math.nan}
+    page = report(
+        tmp_path / "run", metrics={"reconstruction": empty, "training": {"seconds": None}}
+    )
+    assert "In short" not in page.text
+    assert page.row("mae_uv") == ["–", "–", "–"]
+
+
+def test_the_last_epoch_and_the_configuration_are_shown(tmp_path):
+    history = pd.DataFrame({"epoch": [1, 2], "loss": [5.0, 4.0], "val_loss": [6.0, 4.5]})
+    config = {"run": {"seed": 0, "name": "default"}, "model": {"conv_filters": [5, 5]}}
+    page = report(tmp_path / "run", config=config, history=history)
+    assert page.row("loss") == ["4", "4.5"]
+    assert page.row("conv_filters") == ["5, 5"]
+    assert page.row("seed") == ["0"]
+
+
+def test_a_run_without_metrics_still_gives_a_page(tmp_path):
+    page = report(tmp_path / "run", metrics=None, figures=("history",))
+    assert page.headings == ["Run run", "Training"]
+
+
+def test_writing_again_replaces_the_page_and_leaves_nothing_else(tmp_path):
+    report(tmp_path / "run")
+    page = report(tmp_path / "run", metrics={"data": {"train": 5}})
+    assert "Reconstruction" not in page.headings
+    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == [
+        "metrics.json",
+        "report.html",
+    ]
+
+
+def test_a_folder_that_is_no_run_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match="is it the folder of a run"):
+        write_report(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("metrics.json", b'{"data": {', "metrics.json is no valid JSON"),
+        ("metrics.json", b"\xff\xfe\x00", "metrics.json is no valid JSON"),
+        ("metrics.json", b"[1, 2]", "metrics.json to hold named sections"),
+        ("history.csv", b"", "history.csv is no table of epochs"),
+    ],
+)
+def test_a_damaged_file_is_named(tmp_path, name, content, message):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(ValueError, match=message):
+        write_report(tmp_path)
+
+
+def slope(condition, feature, generated, real, difference):
+    """The metrics of one slope; each argument is (value, low, high)."""
+    key = f"slope_{condition}_{feature}"
+    of = {"": generated, "_real": real, "_difference": difference}
+    return {
+        f"{key}{suffix}{end}": number
+        for suffix, numbers in of.items()
+        for end, number in zip(("", "_low", "_high"), numbers, strict=True)
+    }
+
+
+ADHERENCE = {
+    **slope("age", "qrs_axis", (-6, -7, -5), (-9, -12, -6), (3, 0.5, 5.5)),
+    **slope("age", "r_v5", (0.1, 0, 0.2), (0.2, 0, 0.4), (-0.1, -0.3, 0.1)),
+    **slope("lv_mass", "qrs_t_angle", (2, 1, 3), (2, 1, 3), (0, -1, 1)),
+    "slope_age_qrs_axis_train": -8.0,
+    "specificity_age_qrs_axis": -0.3,
+    "specificity_age_qrs_axis_real": -0.5,
+    "effect_age_qrs_axis": -5.0,
+    "slopes": 3,
+    "slopes_clear": 2,
+    "slopes_recovered": 0.9,
+    "slopes_recovered_null": 0.97,
+    "slopes_recovered_clear": 0.85,
+    "mean_beat_slopes_recovered": 0.4,
+    "slopes_gain": 0.95,
+    "recovery_r2_age": 0.4,
+    "recovery_r2_age_real": 0.42,
+    "recovery_r2_age_difference": -0.02,
+    "recovery_r2_age_difference_low": -0.04,
+    "recovery_r2_age_difference_high": 0.0,
+}
+REALISM = {
+    "mmd2": 0.001,
+    "mmd2_null_p95": 0.01,
+    "mmd2_p_value": 0.4,
+    "coverage": 0.95,
+    "coverage_null": 0.96,
+    "coverage_null_p05": 0.9,
+    "recall": 0.9,
+    "recall_null": 0.92,
+    "recall_null_low": 0.85,
+    "wasserstein": 0.2,
+    "wasserstein_qrs_axis": 0.2,
+    "wasserstein_qrs_axis_null_high": 0.3,
+    "p_wave_missing": 0.03,
+    "p_wave_missing_null": 0.02,
+}
+PRIVACY = {
+    "membership_auc": 0.51,
+    "membership_auc_low": 0.48,
+    "membership_auc_high": 0.54,
+    "membership_auc_control": 1.0,
+    "nearest_ratio": 0.99,
+    "nearest_ratio_high": 1.02,
+}
+SURVIVAL = {
+    "model_c_harrell": 0.78,
+    "conditions_c_harrell": 0.70,
+    "model_minus_conditions_c_harrell": 0.08,
+    "model_minus_conditions_c_harrell_low": 0.06,
+    "model_minus_conditions_c_harrell_high": 0.10,
+    "model_calibration_slope": 0.95,
+    "model_calibration_slope_low": 0.9,
+    "model_calibration_slope_high": 1.05,
+}
+GENERATOR = {
+    "realism": REALISM,
+    "adherence": ADHERENCE,
+    "utility": {
+        "tstr_over_trtr_r2_age": 0.9,
+        "tstr_over_trtr_r2_age_low": 0.85,
+        "tstr_r2_age": 0.36,
+        "trtr_r2_age": 0.4,
+    },
+    "privacy": PRIVACY,
+    "survival": SURVIVAL,
+    "prediction": {"auc": 0.8, "auc_low": 0.7, "auc_high": 0.9},
+}
+
+
+@pytest.mark.parametrize(
+    "expected",
+    [
+        "Generated ECGs cannot be told from real ones",
+        "as varied as real ones: coverage 0.95 (real halves 0.96)",
+        "clinical features of generated ECGs are distributed as real ones",
+        "90% of 3 slopes of features on conditions are those of real test ECGs, 85% of the 2 clear "
+        "ones (halves of these agree in 97%, a generator without conditions in 40%); furthest off: "
+        "QRS axis by age.",
+        "reads conditions from generated ECGs as from real ones: age (R² 0.40, real 0.42)",
+        "keeps most of its skill: age 90%",
+        "No sign that generated ECGs give training patients away",
+        "The ECG tells risk that the conditions do not: Harrell's C 0.780 against 0.700",
+        "predicts better than chance: AUC 0.80 (95% interval 0.70 to 0.90), knowing nothing 0.50",
+    ],
+)
+def test_the_summary_says_that_the_generator_works(tmp_path, expected):
+    page = report(tmp_path / "run", metrics=GENERATOR)
+    assert expected in page.text
+    assert "Where it falls short" not in page.text
+
+
+@pytest.mark.parametrize(
+    ("section", "change", "expected"),
+    [
+        ("realism", {"mmd2_p_value": 0.01}, "differ no more than halves of the real patients"),
+        ("realism", {"mmd2_p_value": 0.01, "mmd2": 0.02}, "distributed otherwise than real"),
+        ("realism", {"coverage": 0.8}, "less varied than real ones: coverage 0.80"),
+        ("realism", {"recall": 0.8}, "less varied than real ones"),
+        ("realism", {"wasserstein_qrs_axis": 0.5}, "QRS axis (0.50 SD) distributed otherwise"),
+        ("realism", {"p_wave_missing": 0.2}, "no P wave that can be measured in 20% (2% of real"),
+        ("adherence", {"slopes_recovered_clear": 0.5}, "50% of the 2 clear ones"),
+        ("adherence", {"slopes_gain_train": 0.5}, "act too weakly, 0.50 times as in real"),
+        ("adherence", {"slopes_gain": 1.5}, "act too strongly, 1.50 times as in real"),
+        ("adherence", {"recovery_r2_age_difference_low": 0.2}, "far better than from real ones"),
+        ("adherence", {"recovery_r2_age_difference_high": -0.1}, "worse than from real ones: age"),
+        ("utility", {"tstr_over_trtr_r2_age": 0.5}, "keeps only part of its skill: age 50%"),
+        ("privacy", {"membership_auc_control": 0.6}, "misses planted copies"),
+        ("privacy", {"membership_auc_low": 0.505}, "give away something of training patients"),
+        ("privacy", {"nearest_ratio_high": 0.98}, "give away something of training patients"),
+        (
+            "privacy",
+            {"membership_auc_calibrated": 0.6, "membership_auc_calibrated_low": 0.55},
+            "inference AUC 0.60",
+        ),
+        (
+            "privacy",
+            {"reconstruction_auc": 0.7, "reconstruction_auc_low": 0.6},
+            "Whoever has the model itself can tell training patients",
+        ),
+        (
+            "survival",
+            {"model_minus_conditions_c_harrell_low": -0.01},
+            "no more of the risk than the conditions",
+        ),
+        (
+            "survival",
+            {
+                "model_minus_conditions_c_harrell_low": -0.09,
+                "model_minus_conditions_c_harrell_high": -0.01,
+            },
+            "worse than the conditions alone",
+        ),
+        ("survival", {"model_calibration_slope_high": 0.99}, "too extreme: calibration slope 0.95"),
+        ("survival", {"model_calibration_slope_low": 1.01}, "risks are too moderate"),
+        ("prediction", {"auc_low": 0.45}, "no better than chance: AUC 0.80"),
+    ],
+)
+def test_the_summary_says_where_the_generator_falls_short(tmp_path, section, change, expected):
+    metrics = GENERATOR | {section: GENERATOR[section] | change}
+    assert expected in short_of(report(tmp_path / "run", metrics=metrics))
+
+
+def test_findings_that_say_the_same_of_several_conditions_are_one_sentence(tmp_path):
+    probes = {f"probe_r2_{name}{end}": 0.5 for name in ("age", "bmi") for end in ("", "_low")}
+    page = report(tmp_path / "run", metrics={"latent": probes})
+    assert page.text.count("The latent code still tells") == 1
+    assert "age (R² 0.50) and bmi (R² 0.50)" in page.text
+
+
+def test_the_summary_is_short_however_much_falls_short(tmp_path, monkeypatch):
+    bad = [lambda metrics, n=n: [Finding(f"Bad {n}.", True)] for n in range(30)]
+    good = [lambda metrics, n=n: [Finding(f"Good {n}.")] for n in range(30)]
+    monkeypatch.setattr("evaluation.report.page.FINDINGS", (*bad, *good))
+    page = report(tmp_path / "run")
+    assert page.text.count("Good ") == 3
+    assert page.text.count("Bad ") == 9
+
+
+def test_slopes_are_a_table_for_each_condition_with_one_sentence_and_marks(tmp_path):
+    page = report(tmp_path / "run", metrics={"adherence": ADHERENCE})
+    header = next(row for row in page.rows if "generated " in row)
+    assert header[1:] == ["generated ", "real ", "generated less real ", "training "]
+    lost = page.row("QRS axis (degrees): not recovered")
+    assert lost == ["-6 -7 to -5", "-9 -12 to -6", "3 0.5 to 5.5", "-8"]
+    assert page.row("R in V5 (mV)")[0] == "0.1 0 to 0.2"
+    assert page.row("QRS-T angle (degrees)")[0] == "2 1 to 3"
+    assert page.text.count("Recovered if the interval of generated less real holds 0") == 2
+    assert [row for row in page.rows if row[0].startswith("slope_")] == []
+    assert "generated: " not in page.text
+    titles = [text for text in page.folded if text.startswith("Slopes on")]
+    assert titles == ["Slopes on age", "Slopes on lv_mass"]
+
+
+def test_changes_and_effects_are_tables_with_a_column_for_each_condition(tmp_path):
+    page = report(tmp_path / "run", metrics={"adherence": ADHERENCE})
+    headers = [row for row in page.rows if row[0] == "" and row[1].startswith("age")]
+    assert headers == [["", "age ", "age, real "], ["", "age "]]
+
+
+def test_long_tables_are_folded_and_key_figures_are_not(tmp_path):
+    history = pd.DataFrame({"epoch": [1], "loss": [2.0]})
+    page = report(tmp_path / "run", metrics=METRICS | GENERATOR, history=history)
+    folded = " ".join(page.folded)
+    for long in ("V1", "qrs", "Slopes on age", "Effects at", "Distance of each", "epoch 1"):
+        assert long in folded
+    for key in (
+        "mae_uv Mean",
+        "slopes_recovered",
+        "nearest_ratio",
+        "Models of risk",
+        "calibration_slope",
+    ):
+        assert key not in folded
+        assert key in " ".join(page.text.split())
+
+
+def test_metrics_with_the_same_companions_share_a_table(tmp_path):
+    page = report(tmp_path / "run", metrics={"adherence": ADHERENCE})
+    assert page.row("slopes_recovered") == ["0.9", "0.97", "0.4"]
+    assert page.row("recovery_r2_age") == ["0.4", "0.42", "-0.02 -0.04 to 0"]
+    assert page.row("slopes") == ["3", "", ""]
+    assert [row for row in page.rows if row[0].startswith(("slopes_recovered_n", "mean"))] == []
+
+
+def test_a_number_at_the_end_of_a_name_makes_no_dimension_of_it(tmp_path):
+    page = report(tmp_path / "run", metrics={"survival": SURVIVAL | {"horizon_1": 2.5}})
+    assert page.row("horizon_1 Time (years) up to which events are judged.") == ["2.5"]
+
+
+def test_rows_stand_in_the_order_of_their_sentences_and_unknown_ones_last(tmp_path):
+    names = ("own", "patients", "pearson_r", "rmse_uv", "mae_uv")
+    page = report(tmp_path / "run", metrics={"reconstruction": dict.fromkeys(names, 1)})
+    assert [row[0].split()[0] for row in page.rows[1:]] == [
+        *("mae_uv", "rmse_uv", "pearson_r", "patients", "own")
+    ]
+
+
+def test_the_slopes_furthest_off_are_named_the_worst_first(tmp_path):
+    lost = slope("age", "t_axis", (1, 0, 2), (9, 8, 10), (-8, -9, -7))
+    page = report(tmp_path / "run", metrics={"adherence": ADHERENCE | lost})
+    assert "furthest off: T axis by age and QRS axis by age" in page.text
+
+
+def test_models_of_risk_stand_side_by_side(tmp_path):
+    page = report(tmp_path / "run", metrics={"survival": SURVIVAL})
+    header = next(row for row in page.rows if "model " in row)
+    values = dict(zip(header[1:], page.row("c_harrell"), strict=True))
+    assert values == {"model ": "0.78", "conditions ": "0.7"}
+    assert "Share of pairs of subjects that are put in the right order" in page.text
+    assert ["", "model less conditions "] in page.rows
+
+
+def test_sections_stand_in_the_order_of_the_questions_and_are_linked(tmp_path):
+    names = ("survival", "own", "privacy", "utility", "adherence", "realism", "latent", "data")
+    page = report(
+        tmp_path / "run",
+        metrics={name: {"x": 1} for name in names},
+        history=pd.DataFrame({"epoch": [1], "loss": [2.0]}),
+        config={"seed": 0},
+        environment={"python": "3.11"},
+    )
+    order = "Data Training Latent Realism Adherence Utility Privacy Survival Own"
+    assert page.headings[1:] == [*order.split(), "Configuration", "Environment"]
+    links = [each.removeprefix("#") for each in page.references]
+    assert len(links) == 11
+    assert set(links) <= page.ids
+
+
+def test_splits_and_reasons_of_exclusion_are_small_tables(tmp_path):
+    data = {"train_recordings": 100, "train_patients": 90, "excluded: too few beats": 3}
+    page = report(tmp_path / "run", metrics={"data": data})
+    assert page.row("train") == ["100", "90"]
+    assert page.row("too few beats") == ["3"]
+
+
+def test_what_it_was_made_with_is_shown(tmp_path):
+    made = {
+        "data": {"source": "simulated", "recordings": 6000, "fingerprint": "0a1b"},
+        "commit": "2e512b2-dirty",
+        "packages": {"keras": "3.15.1"},
+    }
+    page = report(tmp_path / "run", environment=made)
+    assert page.headings[-1] == "Environment"
+    assert page.row("data") == ["source: simulated recordings: 6,000 fingerprint: 0a1b"]
+    assert page.row("commit") == ["2e512b2-dirty"]
+    assert page.row("packages") == ["keras: 3.15.1"]
+
+
+def test_a_damaged_environment_is_named(tmp_path):
+    (tmp_path / "environment.json").write_text("{", encoding="utf-8")
+    (tmp_path / "metrics.json").write_text("{}", encoding="utf-8")
+    with pytest.raises(ValueError, match=r"environment.json is no valid JSON"):
+        write_report(tmp_path)
+
+
+def test_figures_stand_in_the_order_of_their_captions(tmp_path):
+    order = ["conditions", "reconstructions", "error by lead", "generated grid", "slopes"]
+    order += ["specificity", "sweep age", "sweep bmi"]
+    names = [name.replace(" ", "_") for name in order]
+    page = report(tmp_path / "run", metrics={}, figures=names)
+    places = [page.text.index(f" {name} ") for name in order]
+    assert places == sorted(places)
+    assert "Other figures" not in page.headings
+
+
+def test_missing_ends_of_an_interval_are_no_verdict(tmp_path):
+    metrics = {"slope_age_qrs_axis": 1.0, "slope_age_qrs_axis_difference_low": None}
+    page = report(tmp_path / "run", metrics={"adherence": metrics})
+    assert "not recovered" not in page.text
+
+
+@pytest.mark.parametrize(
+    ("name", "title"),
+    [
+        ("r_v5", "R in V5"),
+        ("s_avf", "S in aVF"),
+        ("qrs_t_angle", "QRS-T angle"),
+        ("pr_interval", "PR interval"),
+        ("sokolow_lyon", "Sokolow-Lyon"),
+    ],
+)
+def test_features_are_called_as_a_cardiologist_does(name, title):
+    assert feature_title(name) == title
+
+
+def test_every_feature_is_told_from_the_condition_before_it():
+    names = {f"slope_lv_t_{name}": 1.0 for name in FEATURES}
+    found = effects_in(names, "slope")
+    assert found.keys() == {"lv_t"}
+    assert found["lv_t"] == list(FEATURES)

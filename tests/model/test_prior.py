@@ -1,0 +1,180 @@
+"""Tests of the mixture that latents are drawn from."""
+
+import json
+
+import numpy as np
+import pytest
+from scipy.stats import multivariate_normal
+
+from model.prior import Mixture, Prior, fit_mixture, fit_prior, standard_normal
+
+WEIGHTS = np.array([0.3, 0.7])
+MEANS = np.array([[-2.0, 0.0, 1.0], [1.0, 1.0, -1.0]])
+FACTORS = np.array(
+    [
+        [[1.0, 0.0, 0.0], [0.5, 0.8, 0.0], [0.0, -0.3, 0.6]],
+        [[0.5, 0.0, 0.0], [0.0, 1.5, 0.0], [0.7, 0.2, 0.4]],
+    ]
+)
+TRUTH = Mixture(WEIGHTS, MEANS, FACTORS)
+COVARIANCES = FACTORS @ FACTORS.transpose(0, 2, 1)
+
+
+def test_the_density_is_that_of_scipy():
+    z = np.random.default_rng(0).normal(size=(50, 3))
+    expected = sum(
+        weight * multivariate_normal(mean, covariance).pdf(z)
+        for weight, mean, covariance in zip(WEIGHTS, MEANS, COVARIANCES, strict=True)
+    )
+    np.testing.assert_allclose(TRUTH.log_density(z), np.log(expected), rtol=1e-9)
+
+
+def test_samples_have_the_mean_and_covariance_of_the_mixture():
+    z = TRUTH.sample(200_000, seed=1)
+    mean = WEIGHTS @ MEANS
+    spread = MEANS - mean
+    covariance = np.einsum("k,kij->ij", WEIGHTS, COVARIANCES) + (WEIGHTS * spread.T) @ spread
+    np.testing.assert_allclose(z.mean(axis=0), mean, atol=0.015)
+    np.testing.assert_allclose(np.cov(z.T), covariance, atol=0.03)
+
+
+def test_the_same_seed_draws_the_same_and_another_does_not():
+    np.testing.assert_array_equal(TRUTH.sample(5, seed=2), TRUTH.sample(5, seed=2))
+    assert not np.allclose(TRUTH.sample(5, seed=2), TRUTH.sample(5, seed=3))
+
+
+def test_a_fit_of_many_subjects_comes_near_to_the_truth():
+    z = TRUTH.sample(40_000, seed=4)  # so many that the shrinkage does not show
+    held_out = TRUTH.sample(4000, seed=5)
+    fitted = fit_mixture(z, components=2)
+    gap = TRUTH.log_density(held_out).mean() - fitted.log_density(held_out).mean()
+    assert -0.001 < gap < 0.01
+    order = np.argsort(fitted.weights)
+    np.testing.assert_allclose(fitted.weights[order], WEIGHTS, atol=0.03)
+    np.testing.assert_allclose(fitted.means[order], MEANS, atol=0.1)
+
+
+def test_a_mixture_fits_two_groups_better_than_one_gaussian_does():
+    z, held_out = TRUTH.sample(1000, seed=6), TRUTH.sample(1000, seed=7)
+    one, several = fit_mixture(z, components=1), fit_mixture(z)
+    gaussian = multivariate_normal(z.mean(axis=0), np.cov(z.T)).logpdf(held_out).mean()
+    assert one.log_density(held_out).mean() == pytest.approx(gaussian, abs=0.005)
+    assert several.log_density(held_out).mean() > gaussian + 0.3
+
+
+def test_a_small_component_is_shrunken_towards_the_covariance_of_all():
+    # Ten copies of one subject: without shrinkage their component has no width at all.
+    rare = np.tile([30.0, 0.0, 0.0], (10, 1))
+    z = np.concatenate([np.random.default_rng(8).normal(size=(190, 3)), rare])
+    fitted = fit_mixture(z, components=2)
+    small = fitted.factors[np.argmax(fitted.means[:, 0])]
+    assert np.linalg.det(small) > 0.3
+
+
+@pytest.mark.parametrize(("subjects", "expected"), [(3, 1), (15, 1), (16, 2), (400, 4)])
+def test_few_subjects_get_few_components(subjects, expected):
+    z = np.random.default_rng(9).normal(size=(subjects, 3))
+    fitted = fit_mixture(z)
+    assert len(fitted.weights) == expected
+    assert np.isfinite(fitted.sample(10)).all()
+
+
+def test_the_standard_normal_is_what_it_says():
+    z, conditions = np.random.default_rng(10).normal(size=(2, 20, 4))
+    prior = standard_normal(4, 4)
+    expected = multivariate_normal(np.zeros(4)).logpdf(z)
+    np.testing.assert_allclose(prior.log_density(z, conditions), expected)
+    drawn = prior.sample(np.ones((20_000, 4)), seed=1)
+    np.testing.assert_allclose(drawn.mean(axis=0), 0, atol=0.03)
+    np.testing.assert_allclose(np.cov(drawn.T), np.eye(4), atol=0.05)
+
+
+# Two conditions; the latent hangs on both, its spread on the second.
+MEAN = np.array([[0.2, 0, 0], [1, 0, 0], [0, -1, 0.5]])
+LOG_SD = np.array([[0, 0, 0], [0, 0, 0], [0.5, 0, -0.3]])
+CONDITIONAL = Prior(MEAN, LOG_SD, *standard_normal(3, 0).mixture)
+
+
+def subjects(n, seed):
+    return np.random.default_rng(seed).normal(size=(n, 2))
+
+
+def test_the_density_given_conditions_is_that_of_scipy():
+    conditions, z = subjects(40, 0), np.random.default_rng(1).normal(size=(40, 3))
+    received = CONDITIONAL.log_density(z, conditions)
+    for row in range(40):
+        one, other = conditions[row]
+        mean = np.array([0.2 + one, -other, 0.5 * other])
+        sd = np.exp([0.5 * other, 0, -0.3 * other])
+        expected = multivariate_normal(mean, np.diag(sd**2)).logpdf(z[row])
+        assert received[row] == pytest.approx(expected)
+
+
+def test_a_fitted_prior_follows_the_conditions_in_mean_and_spread():
+    conditions = subjects(20_000, 2)
+    fitted = fit_prior(CONDITIONAL.sample(conditions, seed=3), conditions)
+    np.testing.assert_allclose(fitted.mean[1:], MEAN[1:], atol=0.05)
+    np.testing.assert_allclose(fitted.log_sd[1:], LOG_SD[1:], atol=0.06)
+    held_out = subjects(20_000, 4)
+    z = CONDITIONAL.sample(held_out, seed=5)
+    gap = CONDITIONAL.log_density(z, held_out) - fitted.log_density(z, held_out)
+    assert -0.002 < gap.mean() < 0.03
+
+
+def test_a_fitted_prior_keeps_the_mixture_of_what_is_left():
+    conditions = subjects(4000, 6)
+    u = TRUTH.sample(4000, seed=7)
+    fitted = fit_prior(u + conditions @ np.ones((2, 3)), conditions)
+    held_out = TRUTH.sample(4000, seed=8)
+    density = fitted.log_density(held_out, np.zeros((4000, 2))).mean()
+    gaussian = multivariate_normal(u.mean(axis=0), np.cov(u.T)).logpdf(held_out).mean()
+    assert density > gaussian + 0.3
+
+
+def test_of_noise_alone_few_subjects_learn_next_to_nothing_of_the_conditions():
+    z = np.random.default_rng(9).normal(size=(100, 3))
+    fitted = fit_prior(z, subjects(100, 10))
+    assert np.abs(fitted.mean[1:]).max() < 0.25
+    assert np.abs(fitted.log_sd[1:]).max() < 0.25
+
+
+def test_a_condition_that_never_varies_and_none_at_all_are_no_trouble():
+    z = np.random.default_rng(11).normal(size=(60, 3))
+    for conditions in (np.ones((60, 2)), np.zeros((60, 2)), np.zeros((60, 0))):
+        fitted = fit_prior(z, conditions)
+        drawn = fitted.sample(np.repeat(conditions, 200, axis=0), seed=1)
+        np.testing.assert_allclose(drawn.std(axis=0), z.std(axis=0), rtol=0.1)
+
+
+def test_the_same_draw_is_placed_where_the_conditions_ask_for():
+    conditions = np.array([[0.0, 0.0], [2.0, 0.0]])
+    for row in (0, 1):
+        drawn = CONDITIONAL.sample(conditions[[row] * 5], seed=4)
+        expected = CONDITIONAL.sample(np.zeros((5, 2)), seed=4) + [2 * row, 0, 0]
+        np.testing.assert_allclose(drawn, expected)
+
+
+def test_json_gives_back_the_same_draws():
+    again = Prior.from_dict(json.loads(json.dumps(CONDITIONAL.to_dict())), 3, 2)
+    conditions = subjects(20, 0)
+    received = again.sample(conditions, seed=1)
+    np.testing.assert_array_equal(received, CONDITIONAL.sample(conditions, seed=1))
+
+
+@pytest.mark.parametrize(
+    "damaged",
+    [
+        {},
+        [],
+        {**CONDITIONAL.to_dict(), "weights": "many"},
+        {**CONDITIONAL.to_dict(), "weights": []},
+        {**CONDITIONAL.to_dict(), "weights": 1.0},
+        {**CONDITIONAL.to_dict(), "weights": [-1.0]},
+        {**CONDITIONAL.to_dict(), "mean": MEAN[:2].tolist()},
+        {**CONDITIONAL.to_dict(), "means": [[0.0, 0.0]]},
+        {**CONDITIONAL.to_dict(), "factors": np.full((1, 3, 3), np.nan).tolist()},
+    ],
+)
+def test_a_damaged_description_is_one_clear_error(damaged):
+    with pytest.raises(ValueError, match="prior"):
+        Prior.from_dict(damaged, 3, 2)

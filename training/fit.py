@@ -1,0 +1,160 @@
+"""Trains a model: schedules, what is judged after each epoch, and the fit itself.
+
+Everything random or scheduled is a function of (seed, epoch), and what early stopping knows is the
+history. A checkpoint is then only weights, optimizer and history, and a run that was interrupted
+goes on exactly as if it had not been.
+
+Dims: B batch, L leads, T samples, C encoded conditions.
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import keras
+import numpy as np
+import pandas as pd
+from lifelines.utils import concordance_index
+
+from config import Config, TrainingConfig
+from model.cox import partial_log_likelihood
+from model.replicas import replicas
+from training.batches import Batches, Filled, Samples, hold
+from training.calls import Calls, pipeline
+from training.checkpoint import Checkpoint
+from training.devices import devices_in_use
+from vae import VAE
+
+
+def kl_weight_at(epoch: int, settings: TrainingConfig, final: float) -> float:
+    """Weight of the KL term in this epoch (0, 1, ...).
+
+    "warm-up" rises linearly over `kl_epochs` (Sonderby et al. 2016); "cyclical" repeats a rise over
+    the first half of each cycle of `kl_epochs` (Fu et al. 2019).
+    """
+    if settings.kl_schedule == "warm-up":
+        return final * min(1.0, (epoch + 1) / settings.kl_epochs)
+    if settings.kl_schedule == "cyclical":
+        return final * min(1.0, 2 * (epoch % settings.kl_epochs + 1) / settings.kl_epochs)
+    return final
+
+
+def learning_rate_at(epoch: int, settings: TrainingConfig, epochs: int) -> float:
+    """Learning rate in this epoch (0, 1, ...)."""
+    if settings.learning_rate_decay == "cosine":
+        return settings.learning_rate * 0.5 * (1 + math.cos(math.pi * epoch / epochs))
+    return settings.learning_rate
+
+
+class EpochStart(keras.callbacks.Callback):
+    """Sets what depends on the epoch: order, random states, learning rate, KL weight."""
+
+    def __init__(
+        self, batches: Batches, settings: TrainingConfig, final_kl: float, epochs: int
+    ) -> None:
+        super().__init__()
+        self.batches, self.settings = batches, settings
+        self.final_kl, self.epochs = final_kl, epochs
+
+    def on_epoch_begin(self, epoch, logs=None):
+        """See the class."""
+        self.batches.start_epoch(epoch)
+        state = np.random.SeedSequence([self.settings.seed, epoch]).generate_state(2)
+        self.model.random.state.assign(state.astype(np.uint32))
+        self.model.optimizer.learning_rate.assign(
+            learning_rate_at(epoch, self.settings, self.epochs)
+        )
+        self.model.kl_weight.assign(kl_weight_at(epoch, self.settings, self.final_kl))
+
+
+class FullSplit(keras.callbacks.Callback):
+    """Judges a head on the whole validation split at the end of each epoch.
+
+    Puts the task's loss per subject into `val_objective`. A partial likelihood is a matter of who
+    is compared with whom: that of a batch of 256 is not that of the split. For a Cox head it is
+    therefore taken over the split, and logged as `val_partial_likelihood` (negative, per event)
+    beside `val_c_index`.
+    """
+
+    def __init__(self, samples: Samples) -> None:
+        super().__init__()
+        self.samples = samples
+
+    def on_epoch_end(self, epoch, logs=None):
+        """See the class."""
+        weight = self.model.settings["task_weight"]
+        if self.model.task != "cox":
+            logs["val_objective"] += weight * logs["val_task_loss"]
+            return
+        time, event = self.samples.target.T
+        log_hazard = self.model.predict_log_hazard(self.samples.ecg, self.samples.conditions)
+        if not np.isfinite(log_hazard).all():
+            logs["val_log_hazard"] = math.nan  # `Checkpoint` stops here, and says what is kept
+            return
+        negative = -partial_log_likelihood(log_hazard, time, event, self.model.settings["ties"])
+        logs["val_partial_likelihood"] = negative / event.sum()
+        logs["val_c_index"] = concordance_index(time, -log_hazard, event)
+        logs["val_objective"] += weight * negative / len(event)
+
+
+def fit(
+    model: VAE, train: Samples, validation: Samples, config: Config, checkpoint: Path
+) -> pd.DataFrame:
+    """Trains, from the checkpoint if there is one, and leaves the model at its best epoch.
+
+    Args:
+        model: built, adapted; both it and this within `devices.open_devices` for several devices.
+        train: training subjects.
+        validation: others; `training.watch` on them chooses the epoch.
+        config: `training` and `model.kl_weight` are read.
+        checkpoint: file.
+
+    Returns:
+        The history: one row per epoch.
+
+    Raises:
+        TrainingError: a loss became NaN or infinite.
+    """
+    settings, epochs = config.training, config.training.epochs
+    devices = devices_in_use()
+    size = min(settings.batch_size, len(train.ecg) // devices * devices)
+    resident = devices == 1 and hold(model, train.ecg, settings)
+    batches = Batches(train, size, settings.seed, settings.augmentation, resident=resident)
+    watched = Batches(validation, 256, shuffle=False)
+    watched = Filled(watched, devices) if devices > replicas() else pipeline(watched)
+    if batches.batch_size < settings.batch_size:
+        print(f"The batch is the whole training set: {batches.batch_size} ECGs.")
+    model.compile(
+        optimizer=keras.optimizers.Adam(
+            settings.learning_rate, global_clipnorm=settings.gradient_norm or None
+        ),
+        jit_compile=settings.xla and replicas() == 1,  # replicas of TensorFlow 2.21 have no XLA
+    )
+    saver = Checkpoint(checkpoint, epochs, settings.patience, f"val_{settings.watch}")
+    callbacks = [EpochStart(batches, settings, config.model.kl_weight, epochs)]
+    if config.model.task != "none":
+        callbacks.append(FullSplit(validation))
+    done = saver.restore(model)
+    if done:
+        print(f"Resuming after epoch {done} of {epochs}.")
+    if not saver.finished:
+        model.fit(
+            pipeline(batches if devices > 1 else Calls(batches, model.resident)),
+            validation_data=watched,
+            initial_epoch=done,
+            epochs=epochs,
+            shuffle=False,  # of whole batches, by Keras: `Batches` shuffles, reproducibly
+            verbose=0,
+            callbacks=[*callbacks, saver],
+        )
+    model.resident = None
+    saver.take_best(model)
+    row = saver.history[saver.best_epoch]
+    print(f"Best epoch: {row['epoch']}, {settings.watch} {row[saver.watch]:.4g}.")
+    if row["val_active_units"] < model.latent_space_dim / 2:
+        print(
+            f"Warning: posterior collapse. Only {row['val_active_units']:.1f} of "
+            f"{model.latent_space_dim} latent dimensions carry more than 0.1 nat."
+        )
+    return pd.DataFrame(saver.history)

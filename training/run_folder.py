@@ -1,0 +1,113 @@
+"""Run folders: opened, found, compared with what they were begun with, written whole."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+
+from config import Config, to_dict
+from data import Cohort
+from training.provenance import describe
+
+RUNS = Path("runs")
+ELSEWHERE = "Choose another --run NAME, or --overwrite to replace it."
+
+
+class RunError(RuntimeError):
+    """A run folder that holds something else than this run may continue."""
+
+
+def open_run(config: Config, overwrite: bool = False) -> Path:
+    """The folder of a run that may start or go on, with `config.json` in it.
+
+    Raises:
+        RunError: it is finished, or was begun with other settings.
+    """
+    folder = RUNS / config.run
+    settings = json.loads(json.dumps(to_dict(config)))
+    # Away as a whole, then deleted: killed while deleting, half a run would block its own name.
+    old = folder.with_name(f".{folder.name}.overwritten")
+    shutil.rmtree(old, ignore_errors=True)
+    if overwrite and (folder / "config.json").is_file():
+        folder.rename(old)
+        shutil.rmtree(old)
+    if (folder / "config.json").is_file():
+        changed = differences(_read_json(folder / "config.json"), settings)
+        if changed:
+            raise RunError(f"{folder} has other settings: {'; '.join(changed)}. {ELSEWHERE}")
+        if (folder / "report.html").is_file():
+            # Still there if the run was killed at its very end.
+            shutil.rmtree(folder / "checkpoint", ignore_errors=True)
+            raise RunError(f"{folder} is finished. {ELSEWHERE}")
+    elif folder.exists() and any(path.suffix != ".partial" for path in folder.iterdir()):
+        raise RunError(f"{folder} holds something else than a run. Choose another --run NAME.")
+    folder.mkdir(parents=True, exist_ok=True)
+    write_text(folder / "config.json", json.dumps(settings, indent=2) + "\n")
+    return folder
+
+
+def find_run(name: str | Path) -> Path:
+    """A run or model folder by its path, or a run by its name.
+
+    Raises:
+        RunError: there is none.
+    """
+    kept = ("config.json", "parameters.json", "model/parameters.json")
+    for folder in (Path(name), RUNS / name):
+        if any((folder / file).is_file() for file in kept):
+            return folder
+    there = sorted(path.parent.name for path in RUNS.glob("*/config.json"))
+    raise RunError(
+        f"{name} is neither a run nor a model folder. "
+        + (f"Runs in {RUNS}: {', '.join(there)}." if there else f"There is no run in {RUNS} yet.")
+    )
+
+
+def _read_json(file: Path) -> dict:
+    """What a run wrote about itself."""
+    try:
+        found = json.loads(file.read_text("utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise RunError(f"{file} is damaged ({error}). {ELSEWHERE}") from error
+    if not isinstance(found, dict):
+        raise RunError(f"{file} does not describe a run. {ELSEWHERE}")
+    return found
+
+
+def differences(old: Mapping, new: Mapping, prefix: str = "") -> list[str]:
+    """Fields of two nested configurations that differ, as `section.field: old -> new`."""
+    found = []
+    for name in {**old, **new}:
+        before, after = old.get(name), new.get(name)
+        if isinstance(before, Mapping) and isinstance(after, Mapping):
+            found += differences(before, after, f"{prefix}{name}.")
+        elif before != after:
+            found.append(f"{prefix}{name}: {before!r} -> {after!r}")
+    return found
+
+
+def record(folder: Path, cohort: Cohort) -> None:
+    """Writes what the run is made of to `environment.json`, or compares it with what is there.
+
+    Raises:
+        RunError: the run was begun with other data.
+    """
+    file, now = folder / "environment.json", describe(cohort)
+    if file.is_file():
+        begun = _read_json(file)
+        changed = differences(begun.get("data", {}), now["data"], "data.")
+        if changed:
+            raise RunError(f"{folder} was begun with other data: {'; '.join(changed)}. {ELSEWHERE}")
+        for difference in differences(begun, now):
+            print(f"Other than when the run began, so its numbers may differ: {difference}")
+        return  # what it was begun with
+    write_text(file, json.dumps(now, indent=2) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a file whole or not at all."""
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(text, encoding="utf-8")
+    partial.replace(path)

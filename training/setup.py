@@ -1,0 +1,184 @@
+"""What a run starts from: cohort, split, conditions and targets, and the model for them.
+
+Dims: C encoded conditions.
+"""
+
+from __future__ import annotations
+
+from copy import copy
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from config import CONDITIONS, Config, ModelConfig, to_dict
+from data import Cohort, CohortError, Split, load_cohort
+from data.conditions import ConditionSchema
+from data.outcomes import with_outcomes
+from training.batches import Samples
+from training.checkpoint import TrainingError
+from vae import VAE
+from vae_prediction import VAEPrediction
+
+# Settings in which a model may differ from the one that it takes encoder and decoder from.
+NOT_OF_THE_NETWORK = (
+    *("task", "head_inputs", "task_weight", "ties", "classes", "name", "seed"),
+    *("kl_weight", "free_bits", "condition_dropout"),
+)
+
+
+def open_data(config: Config) -> tuple[Cohort, Split, ConditionSchema]:
+    """The cohort of a configuration, its split by patient, and its conditions.
+
+    Returns:
+        Cohort (recordings whose target is known), split, and the schema, scaled on training.
+
+    Raises:
+        CohortError, ConditionError: the data are not there or do not fit.
+    """
+    cohort = with_targets(load_cohort(config.data), config.model)
+    split = cohort.split(
+        config.data.validation_fraction,
+        config.data.test_fraction,
+        config.data.seed,
+        by_fold=config.data.split == "fold",
+    )
+    check_split(split, config.model)
+    print(f"{cohort.source}: {', '.join(f'{len(p)} {n}' for n, p in split._asdict().items())}")
+    schema = ConditionSchema(
+        [CONDITIONS[name] for name in config.data.conditions], config.model.condition_encoding
+    )
+    schema.check(cohort.subjects)
+    schema.fit(split.train.subjects)
+    return cohort, split, schema
+
+
+def counts(split: Split, cohort: Cohort) -> dict:
+    """Section `data` of the metrics."""
+    section = {"recordings": len(cohort), "excluded": len(cohort.excluded)}
+    for name, part in split._asdict().items():
+        section[f"{name}_recordings"] = len(part)
+        section[f"{name}_patients"] = part.subjects["patient_id"].nunique()
+    for reason, number in cohort.excluded["reason"].value_counts().items():
+        section[f"excluded: {reason}"] = int(number)
+    return section
+
+
+def build_model(config: Config, schema: ConditionSchema, cohort: Cohort) -> VAE:
+    """The network of a configuration, for ECGs, conditions and targets like these."""
+    settings = to_dict(config.model)
+    head = {name: settings.pop(name) for name in ("task", "head_inputs", "task_weight", "ties")}
+    for name in ("condition_encoding", "target"):
+        settings.pop(name)
+    if head["task"] != "none":
+        settings |= head
+        if head["task"] == "multiclass":
+            settings["classes"] = int(cohort.subjects["target"].nunique())
+    return (VAE if head["task"] == "none" else VAEPrediction)(
+        input_shape=cohort.ecg.shape[1:],
+        condition_dim=schema.dim,
+        schema=schema,
+        leads=cohort.leads,
+        sampling_rate=cohort.sampling_rate,
+        seed=config.training.seed,
+        **settings,
+    )
+
+
+def with_targets(cohort: Cohort, settings: ModelConfig) -> Cohort:
+    """The recordings whose target is known, with classes as numbers in a column `target`.
+
+    The others go to `excluded`, as `data.outcomes.with_outcomes` has it.
+
+    Raises:
+        CohortError: the target is not there, or has no events or a single class.
+    """
+    if settings.task == "none":
+        return cohort
+    if settings.task == "cox":
+        return with_outcomes(cohort)
+    if settings.target not in cohort.subjects:
+        raise CohortError(
+            f"model.target: the cohort has no column {settings.target!r}. It has: "
+            f"{list(cohort.subjects.columns)}. Give another, or a table with data.outcomes."
+        )
+    cohort = copy(cohort)  # the ECGs are shared
+    cohort.subjects = cohort.subjects.assign(target=cohort.subjects[settings.target])
+    cohort = with_outcomes(cohort, ["target"])
+    values = cohort.subjects["target"]
+    if settings.task == "regression":
+        numbers = pd.to_numeric(values, errors="coerce")
+        if not np.isfinite(numbers).all():
+            row = int(np.argmin(np.isfinite(numbers)))
+            raise CohortError(
+                f"{settings.target} of record {cohort.subjects['subject_id'][row]!r} is no number: "
+                f"{values.tolist()[row]!r}. Correct it, or make it missing."
+            )
+        cohort.subjects["target"] = numbers
+        return cohort
+    codes, classes = pd.factorize(values, sort=True)
+    if len(classes) < 2 or (settings.task == "binary" and len(classes) != 2):
+        raise CohortError(
+            f"The task {settings.task} needs {'two' if settings.task == 'binary' else 'several'} "
+            f"classes. {settings.target} has: {list(classes)}."
+        )
+    cohort.subjects["target"] = codes
+    return cohort
+
+
+def check_split(split: Split, settings: ModelConfig) -> None:
+    """Checks before hours of training that a head can be trained and judged on each part.
+
+    Raises:
+        CohortError: a part has no event that others outlive, or only one class.
+    """
+    if settings.task in ("none", "regression"):
+        return
+    for name, part in split._asdict().items():
+        if settings.task == "cox":
+            time, event = part.subjects["time"], part.subjects["event"] > 0
+            good, lacks = time[event].min() < time.max(), "has no event that another outlives"
+        else:
+            good, lacks = part.subjects["target"].nunique() > 1, "has only one class"
+        if not good:
+            raise CohortError(
+                f"The {name} part of the split, {len(part)} recordings, {lacks}: a head cannot be "
+                "trained and judged. Give more recordings or larger data.*_fraction, or divide "
+                "with another data.seed."
+            )
+
+
+def samples_of(cohort: Cohort, model: VAE, settings: ModelConfig) -> Samples:
+    """What a model is trained on, out of (a part of) a cohort `with_targets`."""
+    conditions = model.schema.encode(cohort.subjects)
+    if settings.task == "none":
+        return Samples(cohort.ecg, conditions)
+    columns = ["time", "event"] if settings.task == "cox" else "target"
+    return Samples(cohort.ecg, conditions, cohort.subjects[columns].to_numpy(np.float32))
+
+
+def warm_start(model: VAE, folder: Path, freeze: bool) -> None:
+    """Takes encoder, decoder and noise from a trained model, and freezes them if asked to.
+
+    Raises:
+        ModelError: no model lies there.
+        TrainingError: its network or its conditions are not the same.
+    """
+    other = VAE.load(folder)
+    same = {name: (value, other.settings.get(name)) for name, value in model.settings.items()}
+    for name in NOT_OF_THE_NETWORK:
+        same.pop(name, None)
+    changed = [f"{name}: {old!r} -> {new!r}" for name, (new, old) in same.items() if new != old]
+    names, other_names = (None if m.schema is None else m.schema.names for m in (model, other))
+    if names != other_names:
+        changed.append(f"conditions: {other_names} -> {names}")
+    if changed:
+        raise TrainingError(f"{folder} holds another network: {'; '.join(changed)}.")
+    # A mean or SD of age that differs a little between two cohorts would shift what was learned.
+    model.schema = other.schema
+    for part in ("encoder", "decoder"):
+        getattr(model, part).set_weights(getattr(other, part).get_weights())
+        getattr(model, part).trainable = not freeze
+    for part in ("mean_beat", "scale", "log_noise"):
+        getattr(model, part).assign(getattr(other, part))
+    model.log_noise.trainable = model.log_noise.trainable and not freeze
