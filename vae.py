@@ -22,17 +22,10 @@ import numpy as np
 from keras import ops
 
 from data.conditions import ConditionSchema
-from data.leads import LEADS, expansion_matrix, independent_among
-from model import closed_form
-from model.inputs import (
-    TYPICAL,
-    Conditions,
-    InBatches,
-    checked_ecg,
-    checked_latent,
-    encoded_conditions,
-)
-from model.network import ModelError, build_decoder, build_encoder, check_settings
+from data.leads import expansion_matrix, independent_among
+from model import closed_form, inputs, network
+from model.inputs import Conditions
+from model.network import ModelError
 from model.prior import Prior, standard_normal
 from model.published import PUBLISHED, load_published
 from model.replicas import random_rows, replicas, whole_batch
@@ -118,26 +111,17 @@ class VAE(keras.Model):
     ) -> None:
         # Under mixed precision the layers compute in half precision; ECGs and losses do not.
         super().__init__(name=name, dtype="float32")
-        self.ecg_shape = tuple(int(size) for size in input_shape)[:2]
-        n_leads = self.ecg_shape[0]
         if isinstance(schema, Mapping):
             schema = ConditionSchema.from_dict(schema)
-        try:
-            kernels = tuple((int(height), int(width)) for height, width in conv_kernels)
-        except TypeError as error:
-            raise ModelError(
-                f"Expected conv_kernels as pairs (leads, samples). Received: {conv_kernels}."
-            ) from error
-        if leads is None:
-            leads = LEADS if n_leads == len(LEADS) else [f"lead{n + 1}" for n in range(n_leads)]
+        self.schema = schema
         self.settings = {
             "input_shape": tuple(int(size) for size in input_shape),
-            "conv_filters": tuple(int(f) for f in conv_filters),
-            "conv_kernels": kernels,
+            "conv_filters": tuple(int(filters) for filters in conv_filters),
+            "conv_kernels": network.kernel_pairs(conv_kernels),
             "conv_paddings": tuple(conv_paddings),
             "latent_space_dim": int(latent_space_dim),
             "condition_dim": int(condition_dim),
-            "leads": tuple(leads),
+            "leads": network.lead_names(leads, int(input_shape[0])),
             "sampling_rate": float(sampling_rate),
             "hidden": tuple(int(width) for width in hidden),
             "independent_only": bool(independent_only),
@@ -151,28 +135,28 @@ class VAE(keras.Model):
             "seed": int(seed),
             "name": name,
         }
-        self.schema = schema
-        sizes = int(latent_space_dim), int(condition_dim)
+        self.ecg_shape = self.settings["input_shape"][:2]
+        self.leads = self.settings["leads"]
+        self.latent_space_dim = self.settings["latent_space_dim"]
+        self.condition_dim = self.settings["condition_dim"]
+        sizes = self.latent_space_dim, self.condition_dim
         self.prior = standard_normal(*sizes) if prior is None else Prior.from_dict(prior, *sizes)
-        self.leads = tuple(leads)
-        self.latent_space_dim = int(latent_space_dim)
-        self.condition_dim = int(condition_dim)
         self.network_leads = independent_among(self.leads) if independent_only else self.leads
-        check_settings(self.settings, schema, self.network_leads)
+        network.check_settings(self.settings, schema, self.network_leads)
 
-        self._picked = [self.leads.index(lead) for lead in self.network_leads]
+        self.picked = [self.leads.index(lead) for lead in self.network_leads]
         self._expansion = expansion_matrix(self.leads) if independent_only else None
-        self._groups = None if schema is None else _group_matrix(schema.widths)
+        self._groups = None if schema is None else inputs.group_matrix(schema.widths)
         self.resident = None  # training ECGs (N, L, T) in mV on the device, for row numbers
-        self._encode_batches = InBatches(self._posterior)
-        self._decode_batches = InBatches(self._expected)
+        self._encode_batches = inputs.InBatches(self._posterior)
+        self._decode_batches = inputs.InBatches(self._expected)
         self.random = keras.random.SeedGenerator(seed)
 
         shape = (len(self.network_leads), self.ecg_shape[1])
         state = random.getstate()  # Keras seeds initial weights from it; it is the caller's
         random.seed(seed)
-        self.encoder, code_shape = build_encoder(self.settings, shape)
-        self.decoder = build_decoder(self.settings, shape, code_shape)
+        self.encoder, code_shape = network.build_encoder(self.settings, shape)
+        self.decoder = network.build_decoder(self.settings, shape, code_shape)
         random.setstate(state)
 
         def scalar(name: str, value: float, trainable: bool = False) -> keras.Variable:
@@ -309,23 +293,16 @@ class VAE(keras.Model):
     def _track(self, name: str, value, weight) -> None:
         self.trackers[name].update_state(value, sample_weight=ops.sum(weight))
 
-    def _as_inputs(self, inputs):
-        """(ecg, conditions) or ecg alone; a trailing axis of 1 is dropped.
-
-        Numbers (B,) instead of ECGs are rows of `resident`.
-        """
-        ecg, conditions = inputs if isinstance(inputs, (tuple, list)) else (inputs, None)
+    def _as_inputs(self, given):
+        """(ecg, conditions), or ecg alone, as tensors; numbers (B,) are rows of `resident`."""
+        ecg, conditions = given if isinstance(given, (tuple, list)) else (given, None)
         if len(ecg.shape) == 1:
             ecg = ops.take(self.resident, ecg, axis=0)
         ecg = ops.cast(ecg, "float32")
         if len(ecg.shape) == 4:
             ecg = ops.squeeze(ecg, axis=-1)
         if conditions is None:
-            if self.condition_dim and (self.schema is None or self.schema.encoding == "raw"):
-                raise ModelError(
-                    f"Expected (ecg, conditions), the latter (N, {self.condition_dim}). Received "
-                    "no conditions: in this model 0 is a value, not an unknown one."
-                )
+            inputs.check_unknown(self.schema, self.condition_dim)
             conditions = ops.zeros((ops.shape(ecg)[0], self.condition_dim))
         return ecg, ops.cast(conditions, "float32")
 
@@ -340,8 +317,8 @@ class VAE(keras.Model):
 
     def _standardise(self, ecg):
         """(B, L, T) mV -> (B, I, T) in units of `scale` around the mean beat."""
-        if len(self._picked) < len(self.leads):
-            ecg = ops.take(ecg, self._picked, axis=1)
+        if len(self.picked) < len(self.leads):
+            ecg = ops.take(ecg, self.picked, axis=1)
         return (ecg - self.mean_beat) / self.scale
 
     def _restore(self, decoded):
@@ -362,28 +339,7 @@ class VAE(keras.Model):
         Returns:
             The model itself.
         """
-        ecg, encoded = self._checked(ecg, conditions, TYPICAL)
-        rows = np.unique(np.linspace(0, len(ecg) - 1, min(len(ecg), 2000)).astype(int))
-        x = np.asarray(ecg[rows], dtype=np.float64)[:, self._picked]
-        mean_beat = x.mean(axis=0)
-        x = (x - mean_beat).reshape(len(x), -1)
-        scale = float(np.sqrt((x**2).mean()))
-        if scale == 0:
-            raise ModelError("All ECGs are the same: nothing to adapt to.")
-        self.mean_beat.assign(mean_beat)
-        self.scale.assign(scale)
-        if self.settings["linear_path"]:
-            start = closed_form.linear_start(
-                x / scale,
-                encoded[rows].astype(np.float64),
-                self.latent_space_dim,
-                reweighted=self.settings["noise"] == "per_recording",
-            )
-            self.encoder.get_layer("linear_mean").kernel.assign(start.encoder)
-            self.encoder.get_layer("log_var").bias.assign(start.log_var)
-            self.decoder.get_layer("linear_ecg").kernel.assign(start.decoder)
-            if isinstance(self.settings["noise"], str):
-                self.log_noise.assign(0.5 * math.log(start.noise))
+        closed_form.adapt(self, *self._checked(ecg, conditions, inputs.TYPICAL))
         return self
 
     def standardise_latent(self, ecg: np.ndarray, conditions: Conditions | None = None) -> VAE:
@@ -456,7 +412,7 @@ class VAE(keras.Model):
         self, z: np.ndarray, conditions: Conditions | None = None
     ) -> Iterator[np.ndarray]:
         """As `decode`, for more ECGs than fit in memory: yields (B, L, T) mV, row after row."""
-        z = checked_latent(z, self.latent_space_dim)
+        z = inputs.checked_latent(z, self.latent_space_dim)
         encoded = self._encoded(conditions, len(z))
         for _, [ecg] in self._decode_batches(z, encoded):
             yield ecg
@@ -562,20 +518,20 @@ class VAE(keras.Model):
         return float(1000 * self.scale * ops.exp(self._log_noise()))
 
     def _encoded(self, conditions: Conditions | None, n: int | None) -> np.ndarray:
-        return encoded_conditions(conditions, n, self.schema, self.condition_dim)
+        return inputs.encoded_conditions(conditions, n, self.schema, self.condition_dim)
 
     def _checked(
         self, ecg: np.ndarray, conditions: Conditions | None, typical: float | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
         """ECGs, as large as the model's own or as `typical`, and their encoded conditions."""
         typical = self._typical() if typical is None else typical
-        ecg = checked_ecg(ecg, self.ecg_shape, typical)
+        ecg = inputs.checked_ecg(ecg, self.ecg_shape, typical)
         return ecg, self._encoded(conditions, len(ecg))
 
     def _typical(self) -> float:
         """Peak-to-peak amplitude in mV of the ECGs that the model was adapted to."""
         beat = ops.convert_to_numpy(self.mean_beat)
-        return float(np.ptp(beat, axis=1).max() + 2 * self.scale) if beat.any() else TYPICAL
+        return float(np.ptp(beat, axis=1).max() + 2 * self.scale) if beat.any() else inputs.TYPICAL
 
     # --- files ----------------------------------------------------------------------------------
 
@@ -596,40 +552,13 @@ class VAE(keras.Model):
             return
         write_model(self, filepath, overwrite)
 
-    @staticmethod
-    def load(folder: str | Path) -> VAE:
-        """Reads what `save` wrote, or the model of a run folder. Nothing in it can run code.
-
-        Returns:
-            A model of the class that was saved.
-
-        Raises:
-            ModelError: no model of a known version lies there, or it is damaged.
-        """
-        return read_model(folder)
-
-    @staticmethod
-    def load_published(folder: str | Path, **options) -> VAE:
-        """Reads `parameters.pkl` and `weights.h5` of the published code, without running a pickle.
-
-        Args:
-            folder: with the two files.
-            **options: see `model.published.load_published`.
-
-        Returns:
-            A `VAE`, or a `VAEPrediction` for the published prediction variant.
-        """
-        return load_published(folder, **options)
+    load = staticmethod(read_model)
+    load_published = staticmethod(load_published)
 
 
 def gaussian_kl(mean, log_var):
     """KL of N(mean, exp(log_var)) to N(0, 1) in nats, elementwise: (B, Z) -> (B, Z)."""
     return 0.5 * (ops.square(mean) + ops.exp(log_var) - 1 - log_var)
-
-
-def _group_matrix(widths: Sequence[int]) -> np.ndarray:
-    """(conditions, C) matrix of 0 and 1: which encoded columns belong to which condition."""
-    return np.repeat(np.eye(len(widths), dtype=np.float32), widths, axis=1)
 
 
 def weighted_mean(values, weight):

@@ -9,6 +9,7 @@ Dims: N recordings, D = leads x samples, C conditions as encoded, Z latent.
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import keras
@@ -16,9 +17,40 @@ import numpy as np
 from keras import ops
 from scipy.sparse.linalg import svds
 
+from data.rows import Rows
 from model import prior
+from model.network import ModelError
 
+MOST = 2000  # beats that the start is fitted to
 REWEIGHTINGS = 4  # rounds of the closed-form start; more change nothing that shows
+
+
+def adapt(model: keras.Model, ecg: np.ndarray | Rows, conditions: np.ndarray) -> None:
+    """Sets mean beat, scale and, with a linear path, encoder, decoder and noise from training data.
+
+    Args:
+        model: a `vae.VAE`.
+        ecg: (N, L, T) mV. Above `MOST` beats an even selection is used.
+        conditions: (N, C), of the same subjects.
+    """
+    rows = np.unique(np.linspace(0, len(ecg) - 1, min(len(ecg), MOST)).astype(int))
+    x = np.asarray(ecg[rows], dtype=np.float64)[:, model.picked]
+    mean_beat = x.mean(axis=0)
+    x = (x - mean_beat).reshape(len(x), -1)
+    scale = float(np.sqrt((x**2).mean()))
+    if scale == 0:
+        raise ModelError("All ECGs are the same: nothing to adapt to.")
+    model.mean_beat.assign(mean_beat)
+    model.scale.assign(scale)
+    if not model.settings["linear_path"]:
+        return
+    noise, encoded = model.settings["noise"], conditions[rows].astype(np.float64)
+    start = linear_start(x / scale, encoded, model.latent_space_dim, noise == "per_recording")
+    model.encoder.get_layer("linear_mean").kernel.assign(start.encoder)
+    model.encoder.get_layer("log_var").bias.assign(start.log_var)
+    model.decoder.get_layer("linear_ecg").kernel.assign(start.decoder)
+    if isinstance(noise, str):
+        model.log_noise.assign(0.5 * math.log(start.noise))
 
 
 class LinearStart(NamedTuple):

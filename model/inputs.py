@@ -5,7 +5,7 @@ Dims: N subjects, B batch, L leads, T samples, C conditions as encoded, Z latent
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import keras
 import numpy as np
@@ -121,6 +121,20 @@ def encoded_conditions(
     if n is not None and len(encoded) != n:
         raise ModelError(f"Expected conditions of {n} subjects. Received: {len(encoded)}.")
     return encoded
+
+
+def check_unknown(schema: ConditionSchema | None, condition_dim: int) -> None:
+    """Refuses to leave out conditions where 0 is a value."""
+    if condition_dim and (schema is None or schema.encoding == "raw"):
+        raise ModelError(
+            f"Expected (ecg, conditions), the latter (N, {condition_dim}). Received no "
+            "conditions: in this model 0 is a value, not an unknown one."
+        )
+
+
+def group_matrix(widths: Sequence[int]) -> np.ndarray:
+    """(conditions, C) matrix of 0 and 1: which encoded columns belong to which condition."""
+    return np.repeat(np.eye(len(widths), dtype=np.float32), widths, axis=1)
 
 
 def checked_latent(z: np.ndarray, latent_space_dim: int) -> np.ndarray:

@@ -9,11 +9,13 @@ Dims: B batch, I leads that the network works on, T samples, C conditions, Z lat
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import keras
 from keras import layers
 
 from data.conditions import ConditionSchema
+from data.leads import LEADS
 from model.blocks import Stack
 from model.replicas import replicas
 
@@ -124,6 +126,23 @@ def _convolutions(settings: dict, n_leads: int) -> list[tuple[int, tuple[int, in
             strict=True,
         )
     ]
+
+
+def kernel_pairs(kernels: Sequence[Sequence[int]]) -> tuple[tuple[int, int], ...]:
+    """Kernels (leads, samples) as plain values; ModelError where they are no pairs."""
+    try:
+        return tuple((int(height), int(width)) for height, width in kernels)
+    except TypeError as error:
+        raise ModelError(
+            f"Expected conv_kernels as pairs (leads, samples). Received: {kernels}."
+        ) from error
+
+
+def lead_names(leads: Sequence[str] | None, count: int) -> tuple[str, ...]:
+    """Names of the leads; where there are none, the standard twelve for twelve leads."""
+    if leads is None:
+        leads = LEADS if count == len(LEADS) else [f"lead{n + 1}" for n in range(count)]
+    return tuple(leads)
 
 
 def check_settings(

@@ -84,12 +84,12 @@ MUTATIONS = [
         # the scaling
         ("return (ecg - self.mean_beat) / self.scale", "return ecg / self.scale"),
         ("ecg = decoded * self.scale + self.mean_beat", "ecg = decoded + self.mean_beat"),
-        ("mean_beat = x.mean(axis=0)", "mean_beat = np.median(x, axis=0)"),
-        ("np.sqrt((x**2).mean())", "np.abs(x).mean()"),
     ),
     *_of(
         "model/closed_form.py",
         LOSS,
+        ("mean_beat = x.mean(axis=0)", "mean_beat = np.median(x, axis=0)"),
+        ("np.sqrt((x**2).mean())", "np.abs(x).mean()"),
         ("np.maximum(variances - residual, 1e-3", "np.maximum(variances, 1e-3"),
         ("encode = loadings / (signal**2 + residual)", "encode = loadings / (signal**2)"),
         ("np.log(residual / (signal**2 + residual))", "np.log(residual / signal**2)"),
