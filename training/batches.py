@@ -43,8 +43,8 @@ class Samples(NamedTuple):
 class Batches(keras.utils.PyDataset):
     """Shuffled batches (ECG (B, L, T), conditions (B, C)), target; a function of (seed, epoch).
 
-    `cox.batch_rows` deals the rows, so that with rare events each batch has one if possible. The
-    rows that do not fill a last batch are left out, others in each epoch.
+    `model.cox.batch_rows` deals the rows, so that with rare events each batch has one if possible.
+    The rows that do not fill a last batch are left out, others in each epoch.
 
     Args:
         samples: N subjects; of a memory map or `Rows` only the rows of a batch are read.

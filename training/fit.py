@@ -104,7 +104,8 @@ def fit(
     """Trains, from the checkpoint if there is one, and leaves the model at its best epoch.
 
     Args:
-        model: built, adapted; both it and this within `devices.open_devices` for several devices.
+        model: built, adapted; for several devices, both it and this within
+            `training.devices.open_devices`.
         train: training subjects.
         validation: others; `training.watch` on them chooses the epoch.
         config: `training` and `model.kl_weight` are read.

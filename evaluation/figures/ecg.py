@@ -267,7 +267,7 @@ def plot_error_by_lead(metrics: Mapping[str, float], leads: Sequence[str] = LEAD
     """Mean absolute error per lead and per segment with 95% intervals, beside the baselines.
 
     Args:
-        metrics: of `evaluation.reconstruction.reconstruction_metrics`.
+        metrics: of `measures.reconstruction.reconstruction_metrics`.
         leads: names of the leads.
     """
     prefixes = [name.removesuffix("mae_uv") for name in metrics if name.endswith("mae_uv")]

@@ -36,7 +36,7 @@ def plot_kaplan_meier(
     Args:
         time: (N,).
         event: (N,) 0 or 1.
-        group: (N,) 0 (lowest risk) to G - 1, from `evaluation.survival.risk_groups`.
+        group: (N,) 0 (lowest risk) to G - 1, from `evaluation.measures.survival.risk_groups`.
         labels: G names; by default "low" ... "high risk" for up to three, else numbered.
         unit: of the times.
     """
