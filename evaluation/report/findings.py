@@ -212,7 +212,7 @@ def slopes_recovered(m: Section) -> Iterable[Finding]:
         f"{_value(m, 'slopes_recovered')} of {m['slopes']} slopes of features on conditions are "
         f"those of real test ECGs"
     )
-    if "slopes_recovered_clear" in m:
+    if {"slopes_recovered_clear", "slopes_clear"} <= m.keys():
         text += f", {_value(m, 'slopes_recovered_clear')} of the {m['slopes_clear']} clear ones"
     if "slopes_recovered_null" in m:
         text += f" (halves of these agree in {_value(m, 'slopes_recovered_null')}, a generator "
@@ -277,8 +277,8 @@ def private(m: Section) -> Iterable[Finding]:
         yield Finding("The privacy attack misses planted copies: it proves nothing here.", True)
         return
     attack = max(
-        (name for name in ("membership_auc", "membership_auc_calibrated") if f"{name}_low" in m),
-        key=lambda name: m[f"{name}_low"],
+        (name for name in ("membership_auc", "membership_auc_calibrated") if name in m),
+        key=lambda name: m.get(f"{name}_low", 0),
     )
     numbers = (
         f"membership inference AUC {_value(m, attack)}{_interval(m, attack)}, "
@@ -288,7 +288,7 @@ def private(m: Section) -> Iterable[Finding]:
         yield Finding(f"Generated ECGs give away something of training patients: {numbers}.", True)
     else:
         yield Finding(f"No sign that generated ECGs give training patients away: {numbers}.")
-    if m.get("reconstruction_auc_low", 0) > 0.5:
+    if "reconstruction_auc" in m and m.get("reconstruction_auc_low", 0) > 0.5:
         yield Finding(
             "Whoever has the model itself can tell training patients from others better than by "
             f"chance (AUC {_value(m, 'reconstruction_auc')}): share its ECGs rather than the "
@@ -315,7 +315,7 @@ def tells_risk(m: Section) -> Iterable[Finding]:
     else:
         yield Finding(f"The head tells no more of the risk than the conditions: {numbers}.", True)
     low, high = _ends(m, "model_calibration_slope")
-    if low > 1 or high < 1:
+    if "model_calibration_slope" in m and (low > 1 or high < 1):
         how = "moderate" if low > 1 else "extreme"
         yield Finding(
             f"Predicted risks are too {how}: {_called(m, 'model_calibration_slope')}.", True

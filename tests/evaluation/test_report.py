@@ -668,6 +668,23 @@ def test_missing_ends_of_an_interval_are_no_verdict(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("section", "change"),
+    [
+        ("adherence", {"slopes_clear": None}),
+        ("privacy", {"membership_auc_calibrated_low": 0.6}),
+        ("privacy", {"reconstruction_auc_low": 0.6}),
+        ("survival", {"model_calibration_slope": None, "model_calibration_slope_high": 0.5}),
+        ("prediction", {"auc": None}),
+    ],
+)
+def test_the_summary_makes_no_claim_of_a_number_that_is_not_there(tmp_path, section, change):
+    metrics = GENERATOR | {section: GENERATOR[section] | change}
+    page = report(tmp_path / "run", metrics=metrics)
+    assert "In short" in page.text
+    assert "Where it falls short" not in page.text
+
+
+@pytest.mark.parametrize(
     ("name", "label", "number"),
     [
         ("mae_uv", "MAE", ".1f"),
