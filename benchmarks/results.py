@@ -1,5 +1,7 @@
 """Prints the tables of the README from the `metrics.json` of runs.
 
+What the metrics are called and how many digits they have is said in `evaluation/report/reading.py`.
+
 The runs, made with the commands in the README:
 
     for SEED in 0 1 2: python train.py --run default_seed$SEED --data.seed $SEED
@@ -19,41 +21,45 @@ from pathlib import Path
 
 import numpy as np
 
+from evaluation.measures.features import FEATURES
+from evaluation.measures.names import feature_title
+from evaluation.measures.names import interval as ends_of
+from evaluation.report.reading import BESIDE, REAL, metric, principal_components
+
 RUNS = Path("runs")
 DEFAULT = tuple(f"default_seed{seed}" for seed in range(3))
 
+# Feature, condition, format.
 EFFECTS = (
-    ("QRS axis by age", "age_qrs_axis", "degrees per decade", ".1f"),
-    ("QRS axis by BMI", "bmi_qrs_axis", "degrees per kg/m2", ".2f"),
-    ("R in aVF by age", "age_r_avf", "mV per decade", ".3f"),
-    ("S in V2 by age", "age_s_v2", "mV per decade", ".3f"),
-    ("T in V2, women less men", "sex_t_v2", "mV", ".3f"),
-    ("R in I by BMI", "bmi_r_i", "mV per kg/m2", ".3f"),
+    ("qrs_axis", "age", ".1f"),
+    ("qrs_axis", "bmi", ".2f"),
+    ("r_avf", "age", ".3f"),
+    ("s_v2", "age", ".3f"),
+    ("t_v2", "sex", ".3f"),
+    ("r_i", "bmi", ".3f"),
 )
+# Condition -> what follows the name of a feature, and its unit.
+CONDITIONS = {
+    "age": (" by age", " per decade"),
+    "bmi": (" by BMI", " per kg/m2"),
+    "sex": (", women less men", ""),
+}
 
-# Section, metric, what it is called, format.
-GENERATOR = (
-    ("realism", "mmd2", "MMD², halves", ".4f"),
-    ("realism", "mmd2_p_value", "its permutation p", ".3f"),
-    ("realism", "coverage", "coverage", ".2f"),
-    ("realism", "recall", "recall", ".2f"),
-    ("realism", "density", "density (beside coverage only)", ".2f"),
-    ("realism", "frechet_distance", "Fréchet distance of 20 features", ".1f"),
-    ("realism", "wasserstein", "Wasserstein distance per feature, SD", ".2f"),
-    ("realism", "p_wave_missing", "beats without measurable P", ".1%"),
-    ("realism", "einthoven_residual", "Einthoven residual", ".0e"),
-    ("adherence", "slopes_agree", "slopes whose intervals overlap real ones", ".0%"),
-    ("adherence", "slopes_recovered", "slopes whose difference from real ones may be 0", ".0%"),
-    ("adherence", "slopes_recovered_clear", "of those clear in real ECGs", ".0%"),
-    ("adherence", "slopes_gain", "size of the slopes beside real ones", ".2f"),
-    ("adherence", "recovery_r2_age", "age read from generated ECGs, R2", ".2f"),
-    ("adherence", "recovery_auc_sex", "sex read from generated ECGs, AUC", ".2f"),
-    ("utility", "tstr_r2_age", "trained on generated: age, R2", ".2f"),
-    ("utility", "tstr_auc_sex", "trained on generated: sex, AUC", ".2f"),
-    ("privacy", "nearest_train_uv", "nearest training beat, uV", ".1f"),
-    ("privacy", "membership_auc", "membership inference, AUC", ".3f"),
-    ("privacy", "membership_auc_control", "its control of planted copies", ".2f"),
-)
+# The rows of the table of generators, by section.
+GENERATOR = {
+    "realism": (
+        *("mmd2", "mmd2_p_value", "coverage", "recall", "density", "frechet_distance"),
+        *("wasserstein", "p_wave_missing", "einthoven_residual"),
+    ),
+    "adherence": (
+        *("slopes_agree", "slopes_recovered", "slopes_recovered_clear", "slopes_gain"),
+        *("recovery_r2_age", "recovery_auc_sex"),
+    ),
+    "utility": ("tstr_r2_age", "tstr_auc_sex"),
+    "privacy": ("nearest_train_uv", "membership_auc", "membership_auc_control"),
+}
+
+MEASURES_OF_RISK = ("c_harrell", "c_uno", "calibration_slope", "ici", "log_hazard_r")
 
 
 def read(run: str) -> dict[str, dict]:
@@ -61,9 +67,15 @@ def read(run: str) -> dict[str, dict]:
     return json.loads((RUNS / run / "metrics.json").read_text("utf-8"))
 
 
-def interval(section: dict, name: str, form: str = ".1f") -> str:
+def number(section: dict, name: str) -> str:
+    """A value."""
+    return f"{section[name]:{metric(name).number}}"
+
+
+def interval(section: dict, name: str, form: str = "") -> str:
     """Value and 95% interval."""
-    low, high = section[f"{name}_low"], section[f"{name}_high"]
+    form = form or metric(name).number
+    low, high = ends_of(name, section)
     return f"{section[name]:{form}} ({low:{form}} to {high:{form}})"
 
 
@@ -88,37 +100,37 @@ def reconstruction() -> str:
                 label,
                 f"{data['train_recordings']} / {data['test_recordings']}",
                 interval(errors, "mae_uv"),
-                f"{errors['pca10_mae_uv']:.1f}",
+                number(errors, "pca10_mae_uv"),
                 interval(errors, "mae_minus_pca_uv"),
-                f"{errors['mean_beat_mae_uv']:.1f}",
+                number(errors, "mean_beat_mae_uv"),
                 f"{metrics['latent']['active_units_kl']} of 10",
                 f"{metrics['training']['seconds'] / 60:.1f} min",
             ]
         )
-    header = ["run", "train / test", "MAE", "PCA-10", "difference", "mean beat"]
-    return table([*header, "active dimensions", "time"], rows)
+    header = ["run", "train / test", metric("mae_uv").label, *principal_components(errors).values()]
+    header += [metric("mae_minus_pca_uv").label, BESIDE["mean_beat_{}"]]
+    return table([*header, metric("active_units_kl").label, metric("seconds").label], rows)
 
 
-def null(section: dict, name: str, form: str) -> str:
+def real(section: dict, name: str) -> str:
     """What real ECGs get."""
-    for key in (f"{name}_null", f"{name}_real", name.replace("tstr", "trtr")):
-        if key in section and key != name:
-            return f"{section[key]:{form}}"
-    return ""
+    names = [*(form.format(name) for form in REAL), name.replace("tstr", "trtr")]
+    return next((number(section, each) for each in names if each in section and each != name), "")
 
 
 def generator() -> str:
     """Published network and default on the simulated cohort, and the default on PTB-XL."""
     paper, ptbxl, defaults = read("paper"), read("ptbxl"), [read(run) for run in DEFAULT]
     rows = []
-    for section, name, label, form in GENERATOR:
+    for section, name in ((section, name) for section, all in GENERATOR.items() for name in all):
+        form = metric(name).number
         values = [run[section][name] for run in defaults]
         spread = f"{np.mean(values):{form}}"
         if form != ".0e":
             spread += f" ± {np.std(values, ddof=1):{form}}"
-        row = [label, f"{paper[section][name]:{form}}", spread]
-        row += [null(defaults[0][section], name, form), f"{ptbxl[section][name]:{form}}"]
-        rows.append([*row, null(ptbxl[section], name, form)])
+        row = [metric(name).label, number(paper[section], name), spread]
+        row += [real(defaults[0][section], name), number(ptbxl[section], name)]
+        rows.append([*row, real(ptbxl[section], name)])
     header = ["", "published network", "default, 3 seeds", "real", "PTB-XL", "real"]
     return table(header, rows)
 
@@ -127,10 +139,15 @@ def effects() -> str:
     """Of the conditions on PTB-XL."""
     section = read("ptbxl")["adherence"]
     rows = []
-    for label, name, unit, form in EFFECTS:
-        row = [label, interval(section, f"effect_{name}", form)]
-        known = f"slope_{name}_train" in section
-        rows.append([*row, interval(section, f"slope_{name}_train", form) if known else "", unit])
+    for feature, condition, form in EFFECTS:
+        of, per = CONDITIONS[condition]
+        row = [
+            feature_title(feature) + of,
+            interval(section, f"effect_{condition}_{feature}", form),
+        ]
+        slope = f"slope_{condition}_{feature}_train"
+        row += [interval(section, slope, form) if slope in section else ""]
+        rows.append([*row, FEATURES[feature].unit + per])
     return table(["", "generated", "real training records", ""], rows)
 
 
@@ -145,14 +162,11 @@ def risk() -> str:
         ("model", "the head"),
         ("oracle", "true hazard"),
     ):
-        row = [label, interval(section, f"{key}_c_harrell", ".3f")]
-        row += [interval(section, f"{key}_c_uno", ".3f")]
-        row += [interval(section, f"{key}_calibration_slope", ".2f")]
-        row += [f"{section[f'{key}_ici']:.3f}" if f"{key}_ici" in section else ""]
-        known = f"{key}_log_hazard_r" in section
-        rows.append([*row, interval(section, f"{key}_log_hazard_r", ".3f") if known else "1"])
-    header = ["model", "Harrell's C", "Uno's C", "calibration slope", "ICI"]
-    return table([*header, "correlation with the true log hazard"], rows)
+        row = [label, *(interval(section, f"{key}_{name}") for name in MEASURES_OF_RISK[:3])]
+        ici, correlation = (f"{key}_{name}" for name in MEASURES_OF_RISK[3:])
+        row += [number(section, ici) if ici in section else ""]
+        rows.append([*row, interval(section, correlation) if correlation in section else "1"])
+    return table(["model", *(metric(name).label for name in MEASURES_OF_RISK)], rows)
 
 
 def sentences() -> str:
@@ -163,8 +177,8 @@ def sentences() -> str:
         [
             f"{data['train_recordings']} / {data['test_recordings']} subjects, "
             f"{prediction['training']['seconds'] / 60:.1f} min",
-            f"above conditions {interval(survival, 'model_minus_conditions_c_harrell', '.3f')}",
-            f"below the oracle {interval(survival, 'oracle_minus_model_c_harrell', '.3f')}",
+            f"above conditions {interval(survival, 'model_minus_conditions_c_harrell')}",
+            f"below the oracle {interval(survival, 'oracle_minus_model_c_harrell')}",
             f"MAE {prediction['reconstruction']['mae_uv']:.2f} uV, without a head "
             f"{without['reconstruction']['mae_uv']:.2f} uV",
         ]

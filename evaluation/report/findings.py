@@ -1,6 +1,6 @@
 """What the metrics say in plain words: sentences for the head of the page.
 
-Each function of `FINDINGS` reads sections of metrics without NaN and null, and says nothing where
+Each function of `FINDINGS` reads a section of metrics without NaN and null, and says nothing where
 what it needs is not there. What says the same of several conditions or leads is one sentence.
 """
 
@@ -14,6 +14,7 @@ from typing import NamedTuple
 from data.cohort import LEADS
 from evaluation.measures.names import ENDS, effects_in, feature_title, not_recovered
 from evaluation.measures.reconstruction import SEGMENTS_MS
+from evaluation.report.reading import BESIDE, metric, principal_components
 
 FEW_PATIENTS = 100
 FEW_SLOPES = 0.8  # share recovered; a perfect generator has 0.95 less the chance of its training
@@ -32,23 +33,21 @@ class Finding(NamedTuple):
     short: bool = False
 
 
-Metrics = Mapping[str, Mapping[str, float]]
+Section = Mapping[str, float]  # of the metrics
 
 
-def reconstructs(metrics: Metrics) -> Iterable[Finding]:
+def reconstructs(m: Section) -> Iterable[Finding]:
     """Against principal components and the mean beat."""
-    m = metrics.get("reconstruction", {})
-    name = next((key for key in m if re.fullmatch(r"pca\d+_mae_uv", key)), None)
     mean_beat = m.get("mean_beat_mae_uv", 0)
     share = m["mae_uv"] / mean_beat if "mae_uv" in m and mean_beat > 0 else None
-    if name is not None and {"mae_uv", "mae_minus_pca_uv"} <= m.keys():
-        pca = _pca(name)
+    pca, name = _pca(m)
+    if {name, "mae_uv", "mae_minus_pca_uv"} <= m.keys():
         numbers = (
-            f"mean absolute error {m['mae_uv']:.1f} µV against {m[name]:.1f} µV, difference "
-            f"{m['mae_minus_pca_uv']:+.1f} µV{_interval(m, 'mae_minus_pca_uv', '+.1f')}"
+            f"mean absolute error {_value(m, 'mae_uv')} against {_value(m, name)}, difference "
+            f"{_value(m, 'mae_minus_pca_uv', '+')}{_interval(m, 'mae_minus_pca_uv', '+')}"
         )
         if share is not None:
-            numbers += f", the mean beat {mean_beat:.1f} µV"
+            numbers += f", the {BESIDE['mean_beat_{}']} {_value(m, 'mean_beat_mae_uv')}"
         low, high = _ends(m, "mae_minus_pca_uv")
         if high < 0:
             yield Finding(f"The model reconstructs test ECGs better than {pca}: {numbers}.")
@@ -60,18 +59,17 @@ def reconstructs(metrics: Metrics) -> Iterable[Finding]:
         yield Finding(f"The error is {share:.0%} of that of giving everyone the mean beat.", True)
 
 
-def weak_parts(metrics: Metrics) -> Iterable[Finding]:
+def weak_parts(m: Section) -> Iterable[Finding]:
     """Leads and segments that are no better than the baselines."""
-    m = metrics.get("reconstruction", {})
-    name = next((key for key in m if re.fullmatch(r"pca\d+_mae_uv", key)), None)
+    pca, name = _pca(m)
     parts = []
     worse = [
         part.upper() if part in SEGMENTS_MS else part
         for part in (*SEGMENTS_MS, *LEADS)
-        if name and m.get(f"mae_uv_{part}", 0) > m.get(f"{name}_{part}", math.inf)
+        if m.get(f"mae_uv_{part}", 0) > m.get(f"{name}_{part}", math.inf)
     ]
     if worse:
-        parts.append(f"larger than that of {_pca(name)} in {_listed(worse)}")
+        parts.append(f"larger than that of {pca} in {_listed(worse)}")
     flat = [
         part.upper()
         for part in SEGMENTS_MS
@@ -84,9 +82,8 @@ def weak_parts(metrics: Metrics) -> Iterable[Finding]:
         yield Finding(f"The error is {', and '.join(parts)}.", True)
 
 
-def latent_in_use(metrics: Metrics) -> Iterable[Finding]:
+def latent_in_use(m: Section) -> Iterable[Finding]:
     """Dimensions in use, and whether the codes of test subjects are like those of training."""
-    m = metrics.get("latent", {})
     if not {"active_units_kl", "dimensions"} <= m.keys():
         return
     used, total = m["active_units_kl"], m["dimensions"]
@@ -115,13 +112,13 @@ def latent_in_use(metrics: Metrics) -> Iterable[Finding]:
         )
 
 
-def clean_conditions(metrics: Metrics) -> Iterable[Finding]:
+def clean_conditions(m: Section) -> Iterable[Finding]:
     """Whether the latent code gives conditions away."""
-    m, told = metrics.get("latent", {}), []
+    told = []
     for key, low in m.items():
         match = re.fullmatch(r"probe_(r2|auc)_(.+)_low", key)
         if match and low > {"r2": 0.1, "auc": 0.6}[match[1]]:
-            told.append(f"{match[2]} ({_measured(m, 'probe', match)})")
+            told.append(f"{match[2]} ({_skill(m, 'probe', match)})")
     if told:
         yield Finding(
             f"The latent code still tells {_listed(told)}: changing that alone is not a clean "
@@ -130,27 +127,23 @@ def clean_conditions(metrics: Metrics) -> Iterable[Finding]:
         )
 
 
-def possible_ecgs(metrics: Metrics) -> Iterable[Finding]:
+def possible_ecgs(m: Section) -> Iterable[Finding]:
     """Einthoven's equations."""
-    residual = metrics.get("reconstruction", {}).get("einthoven_residual")
-    if residual is None:
-        return
-    if residual < 1e-4:
+    name = "einthoven_residual"
+    if m.get(name, math.inf) < 1e-4:
         yield Finding("The limb leads agree with each other as in a real recording.")
-    else:
-        yield Finding(
-            f"The limb leads contradict each other (by up to {residual:.2g} of the largest).", True
-        )
+    elif name in m:
+        numbers = f"by up to {_value(m, name)} of the largest"
+        yield Finding(f"The limb leads contradict each other ({numbers}).", True)
 
 
-def distributed_as_real(metrics: Metrics) -> Iterable[Finding]:
+def distributed_as_real(m: Section) -> Iterable[Finding]:
     """The distance of the distributions."""
-    m = metrics.get("realism", {})
     if not {"mmd2", "mmd2_null_p95", "mmd2_p_value"} <= m.keys():
         return
     numbers = (
-        f"MMD² {m['mmd2']:.2g}, up to {m['mmd2_null_p95']:.2g} between 95% of halves of the real "
-        f"patients, permutation p {m['mmd2_p_value']:.3f}"
+        f"MMD² {_value(m, 'mmd2')}, up to {_value(m, 'mmd2_null_p95')} between 95% of halves of "
+        f"the real patients, permutation p {_value(m, 'mmd2_p_value')}"
     )
     if m["mmd2_p_value"] >= 0.05:
         yield Finding(f"Generated ECGs cannot be told from real ones as samples: {numbers}.")
@@ -164,24 +157,22 @@ def distributed_as_real(metrics: Metrics) -> Iterable[Finding]:
         yield Finding(f"Generated ECGs are distributed otherwise than real ones: {numbers}.", True)
 
 
-def varied_as_real(metrics: Metrics) -> Iterable[Finding]:
+def varied_as_real(m: Section) -> Iterable[Finding]:
     """Coverage and recall."""
-    m = metrics.get("realism", {})
     needed = {"coverage", "coverage_null", "coverage_null_p05", "recall"}
     if not needed | {"recall_null", "recall_null_low"} <= m.keys():
         return
     short = m["coverage"] < m["coverage_null_p05"] or m["recall"] < m["recall_null_low"]
     yield Finding(
         f"Generated ECGs are {'less' if short else 'as'} varied {'than' if short else 'as'} real "
-        f"ones: coverage {m['coverage']:.2f} (real halves {m['coverage_null']:.2f}), recall "
-        f"{m['recall']:.2f} (real halves {m['recall_null']:.2f}).",
+        f"ones: coverage {_value(m, 'coverage')} (real halves {_value(m, 'coverage_null')}), "
+        f"recall {_value(m, 'recall')} (real halves {_value(m, 'recall_null')}).",
         short,
     )
 
 
-def features_as_real(metrics: Metrics) -> Iterable[Finding]:
+def features_as_real(m: Section) -> Iterable[Finding]:
     """Clinical features that are distributed otherwise, or cannot be measured."""
-    m = metrics.get("realism", {})
     off = {
         name.removeprefix("wasserstein_"): value
         for name, value in m.items()
@@ -190,13 +181,15 @@ def features_as_real(metrics: Metrics) -> Iterable[Finding]:
     parts = []
     if off:
         worst = sorted(off, key=off.__getitem__, reverse=True)
-        shown = [f"{feature_title(name)} ({off[name]:.2f} SD)" for name in worst]
+        shown = [
+            f"{feature_title(name)} ({_written('wasserstein', off[name])} SD)" for name in worst
+        ]
         parts.append(f"{_listed(shown)} distributed otherwise")
-    for name, what in (("features_failed", "a QRS or T wave"), ("p_wave_missing", "a P wave")):
+    for name, what in (("features_failed", "QRS or T wave"), ("p_wave_missing", "P wave")):
         if m.get(name, 0) > m.get(f"{name}_null", math.inf) + MISSING:
             parts.append(
-                f"no {what.removeprefix('a ')} that can be measured in {m[name]:.0%} "
-                f"({m[f'{name}_null']:.0%} of real ones)"
+                f"no {what} that can be measured in {_value(m, name)} "
+                f"({_value(m, f'{name}_null')} of real ones)"
             )
     if parts:
         yield Finding(f"Clinical features of generated ECGs: {'; '.join(parts)}.", True)
@@ -204,9 +197,8 @@ def features_as_real(metrics: Metrics) -> Iterable[Finding]:
         yield Finding("The clinical features of generated ECGs are distributed as real ones.")
 
 
-def slopes_recovered(metrics: Metrics) -> Iterable[Finding]:
+def slopes_recovered(m: Section) -> Iterable[Finding]:
     """Whether features depend on conditions as in real ECGs."""
-    m = metrics.get("adherence", {})
     if not {"slopes", "slopes_recovered", "mean_beat_slopes_recovered"} <= m.keys():
         return
     lost = {}
@@ -217,63 +209,56 @@ def slopes_recovered(metrics: Metrics) -> Iterable[Finding]:
                 low, high = _ends(m, f"{key}_difference")
                 lost[f"{feature_title(feature)} by {condition}"] = abs(low + high) / (high - low)
     text = (
-        f"{m['slopes_recovered']:.0%} of {m['slopes']} slopes of features on conditions are those "
-        f"of real test ECGs"
+        f"{_value(m, 'slopes_recovered')} of {m['slopes']} slopes of features on conditions are "
+        f"those of real test ECGs"
     )
-    if "slopes_recovered_clear" in m:
-        text += f", {m['slopes_recovered_clear']:.0%} of the {m['slopes_clear']} clear ones"
+    if {"slopes_recovered_clear", "slopes_clear"} <= m.keys():
+        text += f", {_value(m, 'slopes_recovered_clear')} of the {m['slopes_clear']} clear ones"
     if "slopes_recovered_null" in m:
-        text += f" (halves of these agree in {m['slopes_recovered_null']:.0%}, a generator without "
-        text += f"conditions in {m['mean_beat_slopes_recovered']:.0%})"
-    gain = m.get("slopes_gain_train", m.get("slopes_gain"))
-    off = gain is not None and not WEAK <= gain <= STRONG
+        text += f" (halves of these agree in {_value(m, 'slopes_recovered_null')}, a generator "
+        text += f"without conditions in {_value(m, 'mean_beat_slopes_recovered')})"
+    gain = "slopes_gain_train" if "slopes_gain_train" in m else "slopes_gain"
+    off = gain in m and not WEAK <= m[gain] <= STRONG
     if off:
-        how = "too weakly" if gain < WEAK else "too strongly"
-        text += f"; conditions act {how}, {gain:.2f} times as in real ECGs"
+        how = "too weakly" if m[gain] < WEAK else "too strongly"
+        text += f"; conditions act {how}, {_value(m, gain)} times as in real ECGs"
     if lost:
         worst = sorted(lost, key=lost.__getitem__, reverse=True)
         text += f"; furthest off: {_listed(worst)}"
     yield Finding(f"{text}.", off or m.get("slopes_recovered_clear", 1) < FEW_SLOPES)
 
 
-def conditions_recovered(metrics: Metrics) -> Iterable[Finding]:
+def conditions_recovered(m: Section) -> Iterable[Finding]:
     """Whether a regressor reads conditions from generated ECGs as from real ones."""
-    m = metrics.get("adherence", {})
-    overstated, lost, alike = [], [], []
+    better, worse, alike = [], [], []
     for key in m:
         match = re.fullmatch(r"recovery_(r2|auc)_(.+)_difference", key)
         if match:
             low, high = _ends(m, key)
-            real = m.get(key.replace("_difference", "_real"), math.nan)
-            text = f"{match[2]} ({_measured(m, 'recovery', match)}, real {real:.2f})"
-            kind = overstated if low > COLLAPSED else lost if high < -COLLAPSED / 2 else alike
-            kind.append(text)
-    if overstated:
-        yield Finding(
-            "A regressor reads from generated ECGs far better than from real ones: "
-            f"{_listed(overstated)}. The generator overstates it.",
-            True,
-        )
-    if lost:
-        yield Finding(
-            f"A regressor reads from generated ECGs worse than from real ones: {_listed(lost)}.",
-            True,
-        )
-    if alike and not (overstated or lost):
+            real = _value(m, key.replace("_difference", "_real"))
+            kind = better if low > COLLAPSED else worse if high < -COLLAPSED / 2 else alike
+            kind.append(f"{match[2]} ({_skill(m, 'recovery', match)}, real {real})")
+    reads = "A regressor reads from generated ECGs"
+    if better:
+        found = f"{reads} far better than from real ones: {_listed(better)}."
+        yield Finding(f"{found} The generator overstates it.", True)
+    if worse:
+        yield Finding(f"{reads} worse than from real ones: {_listed(worse)}.", True)
+    if alike and not (better or worse):
         yield Finding(
             f"A regressor reads conditions from generated ECGs as from real ones: {_listed(alike)}."
         )
 
 
-def useful(metrics: Metrics) -> Iterable[Finding]:
+def useful(m: Section) -> Iterable[Finding]:
     """What generated ECGs are worth in training."""
-    m = metrics.get("utility", {})
     kept: dict[bool, list[str]] = {False: [], True: []}
     for key, value in m.items():
         match = re.fullmatch(r"tstr_over_trtr_(r2|auc)_(.+)(?<!_low)(?<!_high)", key)
         if match:
             low, high = _ends(m, key)
-            kept[value < USEFUL].append(f"{match[2]} {value:.0%} ({low:.0%} to {high:.0%})")
+            ends = f"{_written(key, low)} to {_written(key, high)}"
+            kept[value < USEFUL].append(f"{match[2]} {_value(m, key)} ({ends})")
     for short, shown in kept.items():
         if shown:
             yield Finding(
@@ -283,9 +268,8 @@ def useful(metrics: Metrics) -> Iterable[Finding]:
             )
 
 
-def private(metrics: Metrics) -> Iterable[Finding]:
+def private(m: Section) -> Iterable[Finding]:
     """Whether training patients can be told from others."""
-    m = metrics.get("privacy", {})
     needed = {"membership_auc", "membership_auc_low", "membership_auc_control"}
     if not needed | {"nearest_ratio", "nearest_ratio_high"} <= m.keys():
         return
@@ -293,35 +277,35 @@ def private(metrics: Metrics) -> Iterable[Finding]:
         yield Finding("The privacy attack misses planted copies: it proves nothing here.", True)
         return
     attack = max(
-        (name for name in ("membership_auc", "membership_auc_calibrated") if f"{name}_low" in m),
-        key=lambda name: m[f"{name}_low"],
+        (name for name in ("membership_auc", "membership_auc_calibrated") if name in m),
+        key=lambda name: m.get(f"{name}_low", 0),
     )
     numbers = (
-        f"membership inference AUC {m[attack]:.2f}{_interval(m, attack, '.2f')}, distance ratio "
-        f"{m['nearest_ratio']:.3f}{_interval(m, 'nearest_ratio', '.3f')}"
+        f"membership inference AUC {_value(m, attack)}{_interval(m, attack)}, "
+        f"distance ratio {_value(m, 'nearest_ratio')}{_interval(m, 'nearest_ratio')}"
     )
     if m[f"{attack}_low"] > 0.5 or m["nearest_ratio_high"] < 1:
         yield Finding(f"Generated ECGs give away something of training patients: {numbers}.", True)
     else:
         yield Finding(f"No sign that generated ECGs give training patients away: {numbers}.")
-    if m.get("reconstruction_auc_low", 0) > 0.5:
+    if "reconstruction_auc" in m and m.get("reconstruction_auc_low", 0) > 0.5:
         yield Finding(
             "Whoever has the model itself can tell training patients from others better than by "
-            f"chance (AUC {m['reconstruction_auc']:.2f}): share its ECGs rather than the model, or "
-            "train on more patients.",
+            f"chance (AUC {_value(m, 'reconstruction_auc')}): share its ECGs rather than the "
+            "model, or train on more patients.",
             True,
         )
 
 
-def tells_risk(metrics: Metrics) -> Iterable[Finding]:
+def tells_risk(m: Section) -> Iterable[Finding]:
     """What the head adds to the conditions, and whether its risks are calibrated."""
-    m = metrics.get("survival", {})
     more = "model_minus_conditions_c_harrell"
     if not {"model_c_harrell", "conditions_c_harrell", more, f"{more}_low"} <= m.keys():
         return
     numbers = (
-        f"Harrell's C {m['model_c_harrell']:.3f} against {m['conditions_c_harrell']:.3f} of the "
-        f"conditions alone, difference {m[more]:+.3f}{_interval(m, more, '+.3f')}"
+        f"{metric(more).label} {_value(m, 'model_c_harrell')} against "
+        f"{_value(m, 'conditions_c_harrell')} of the conditions alone, difference "
+        f"{_value(m, more, '+')}{_interval(m, more, '+')}"
     )
     low, high = _ends(m, more)
     if low > 0:
@@ -331,72 +315,87 @@ def tells_risk(metrics: Metrics) -> Iterable[Finding]:
     else:
         yield Finding(f"The head tells no more of the risk than the conditions: {numbers}.", True)
     low, high = _ends(m, "model_calibration_slope")
-    if low > 1 or high < 1:
+    if "model_calibration_slope" in m and (low > 1 or high < 1):
+        how = "moderate" if low > 1 else "extreme"
         yield Finding(
-            f"Predicted risks are too {'moderate' if low > 1 else 'extreme'}: calibration slope "
-            f"{m['model_calibration_slope']:.2f}{_interval(m, 'model_calibration_slope', '.2f')}.",
-            True,
+            f"Predicted risks are too {how}: {_called(m, 'model_calibration_slope')}.", True
         )
 
 
-def predicts(metrics: Metrics) -> Iterable[Finding]:
+def predicts(m: Section) -> Iterable[Finding]:
     """Whether a head for a class or a number beats knowing nothing."""
-    m = metrics.get("prediction", {})
     for name, null in (("auc", 0.5), ("accuracy", m.get("accuracy_null")), ("r2", 0.0)):
         if null is None or not {name, f"{name}_low"} <= m.keys():
             continue
-        what = f"{name.upper() if name != 'accuracy' else name} {m[name]:.2f}"
-        numbers = f"{what}{_interval(m, name, '.2f')}, knowing nothing {null:.2f}"
-        if m[f"{name}_low"] > null:
-            yield Finding(f"The head predicts better than chance: {numbers}.")
-        else:
-            yield Finding(f"The head predicts no better than chance: {numbers}.", True)
+        numbers = f"{_called(m, name)}, knowing nothing {_written(name, null)}"
+        better = m[f"{name}_low"] > null
+        how = "better" if better else "no better"
+        yield Finding(f"The head predicts {how} than chance: {numbers}.", not better)
 
 
-def enough_patients(metrics: Metrics) -> Iterable[Finding]:
+def enough_patients(m: Section) -> Iterable[Finding]:
     """Whether there is enough to judge by."""
-    patients = metrics.get("reconstruction", {}).get("patients", FEW_PATIENTS)
+    patients = m.get("patients", FEW_PATIENTS)
     if patients < FEW_PATIENTS:
         yield Finding(f"Only {patients} test patients: every figure here is rough.", True)
 
 
 FINDINGS = (
-    enough_patients,
-    reconstructs,
-    weak_parts,
-    latent_in_use,
-    clean_conditions,
-    possible_ecgs,
-    distributed_as_real,
-    varied_as_real,
-    features_as_real,
-    slopes_recovered,
-    conditions_recovered,
-    useful,
-    private,
-    tells_risk,
-    predicts,
+    ("reconstruction", enough_patients),
+    ("reconstruction", reconstructs),
+    ("reconstruction", weak_parts),
+    ("latent", latent_in_use),
+    ("latent", clean_conditions),
+    ("reconstruction", possible_ecgs),
+    ("realism", distributed_as_real),
+    ("realism", varied_as_real),
+    ("realism", features_as_real),
+    ("adherence", slopes_recovered),
+    ("adherence", conditions_recovered),
+    ("utility", useful),
+    ("privacy", private),
+    ("survival", tells_risk),
+    ("prediction", predicts),
 )
 
 
-def _pca(name: str) -> str:
-    return name.removesuffix("_mae_uv").replace("pca", "PCA-")
+def _pca(m: Section) -> tuple[str, str]:
+    """What the principal components are called, and the name of their error; "" without them."""
+    for form, called in principal_components(m).items():
+        if form.format("mae_uv") in m:
+            return called, form.format("mae_uv")
+    return "", ""
 
 
-def _measured(m: Mapping[str, float], kind: str, match: re.Match) -> str:
+def _skill(m: Section, kind: str, match: re.Match) -> str:
     """The value of a metric by measure and condition: "R² 0.31"."""
-    value = m.get(f"{kind}_{match[1]}_{match[2]}", math.nan)
-    return f"{ {'r2': 'R²', 'auc': 'AUC'}[match[1]] } {value:.2f}"
+    measure = metric(match[1]).label.replace("R2", "R²")
+    return f"{measure} {_value(m, f'{kind}_{match[1]}_{match[2]}')}"
 
 
-def _ends(m: Mapping[str, float], name: str) -> tuple[float, float]:
+def _called(m: Section, name: str) -> str:
+    return f"{metric(name).label} {_value(m, name)}{_interval(m, name)}"
+
+
+def _value(m: Section, name: str, sign: str = "") -> str:
+    return f"{_written(name, m.get(name, math.nan), sign)} {metric(name).unit}".strip()
+
+
+def _interval(m: Section, name: str, sign: str = "") -> str:
+    low, high = _ends(m, name)
+    ends = f"{_written(name, low, sign)} to {_written(name, high, sign)}"
+    return "" if math.isnan(low + high) else f" (95% interval {ends})"
+
+
+def _written(name: str, value: float, sign: str = "") -> str:
+    """A number in the format of the metric."""
+    known = metric(name)
+    return f"{value:{sign}{known.said or known.number}}"
+
+
+def _ends(m: Section, name: str) -> tuple[float, float]:
     low, high = (m.get(f"{name}{end}", math.nan) for end in ENDS)
     return low, high
-
-
-def _interval(m: Mapping[str, float], name: str, form: str) -> str:
-    low, high = _ends(m, name)
-    return "" if math.isnan(low + high) else f" (95% interval {low:{form}} to {high:{form}})"
 
 
 def _listed(names: list[str]) -> str:

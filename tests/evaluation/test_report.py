@@ -6,11 +6,15 @@ from html.parser import HTMLParser
 
 import pandas as pd
 import pytest
+from jinja2 import UndefinedError
+from matplotlib.figure import Figure
 
+from benchmarks import results
 from evaluation.measures.features import FEATURES
 from evaluation.measures.names import effects_in, feature_title
+from evaluation.report import reading
 from evaluation.report.findings import Finding
-from evaluation.report.page import write_report
+from evaluation.report.page import PAGES, write_report, write_results
 
 PNG = base64.b64decode(
     "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNkYPhfDwAChwGA60e6kgAAAABJRU5ErkJggg=="
@@ -47,13 +51,14 @@ class Page(HTMLParser):
         super().__init__(convert_charrefs=True)
         self.tags, self.references, self.images = [], [], []
         self.words, self.rows, self.headings, self.open = [], [], [], []
-        self.ids, self.folded = set(), []
+        self.ids, self.folded, self.attributes = set(), [], set()
         self.feed(text)
         self.text = " ".join(" ".join(self.words).split())
 
     def handle_starttag(self, tag, attributes):
         self.tags.append(tag)
         attributes = dict(attributes)
+        self.attributes |= attributes.keys()
         self.ids.add(attributes.get("id"))
         self.references += [attributes[a] for a in ("src", "href", "srcset") if a in attributes]
         if tag == "img":
@@ -137,27 +142,65 @@ def test_figures_stand_in_their_section_with_a_caption(tmp_path):
     assert "Other figures" not in page.headings
 
 
-def test_names_and_values_from_outside_cannot_inject_markup(tmp_path):
-    evil = "<script>alert('x')</script><img src=http://x>"
+EVIL = "<script>alert('x')</script><img src=http://x>"
+
+
+@pytest.mark.parametrize(
+    "evil", [EVIL, '"><script>', "'&lt;b&gt;&amp;", "two\nlines", "{{ 7 * 7 }}{% raw %}", "{0}{x}"]
+)
+def test_names_and_values_from_outside_cannot_inject_markup(tmp_path, evil):
     page = report(
         tmp_path / "run<b>",
         metrics={
-            "data": {"excluded": {evil: 1}, evil: 2, "list": [evil]},
+            "data": {"excluded": {evil: 1}, evil: 2, "list": [evil], f"excluded: {evil}": 3},
             evil: {"x": evil},
-            "adherence": {f"slope_{evil}_qrs_axis": 1.0},
-            "latent": {"probe_r2_<i>_low": 0.9, "probe_r2_<i>": 1.0},
+            f"alone {evil}": evil,
+            "reconstruction": {f"{evil}_V1": 1.0, "pca10_mae_uv": 1.0, f"pca10_{evil}": 2.0},
+            "adherence": {
+                **slope(evil, "qrs_axis", (1, 1, 1), (9, 9, 9), (-8, -9, -7)),
+                f"recovery_r2_{evil}_difference": 0.0,
+                "slopes": evil,
+                "slopes_recovered": 1.0,
+                "mean_beat_slopes_recovered": 0.0,
+            },
+            "latent": {
+                "probe_r2_<i>_low": 0.9,
+                "probe_r2_<i>": 1.0,
+                f"{evil}_0": 1,
+                f"{evil}_1": 2,
+            },
             "training": {"device": evil, "seconds": 1},
         },
         config={evil: {evil: evil}, "plain": evil},
         environment={evil: {evil: evil}},
         history=pd.DataFrame({"epoch": [1], evil: [2.0]}),
-        figures=('"><b>',),
+        figures=(evil.replace("/", "|"),),
     )
-    assert page.text.count(evil) >= 9
+    assert page.text.count(" ".join(evil.split())) >= 20
     assert not {"script", "b>", "i"} & set(page.tags)
     assert page.outside() == page.images
     assert page.headings[0] == "Run run<b>"
     assert all(re.fullmatch(r"[\w-]+", each) for each in page.ids if each is not None)
+
+
+def test_a_hostile_name_of_a_run_or_a_figure_stays_text(tmp_path):
+    folder = tmp_path / "x\" onload='y'><title><script>&amp;\n"
+    page = report(folder, figures=('"><b> onerror=z',))
+    assert page.headings[0] == f"Run {folder.name}"
+    assert page.tags.count("title") == page.tags.count("img") == 1
+    assert "script" not in page.tags
+    assert {"onload", "onerror"} & page.attributes == set()
+
+
+def test_the_template_is_found_from_any_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    PAGES.cache.clear()
+    assert report(tmp_path / "run").headings[0] == "Run run"
+
+
+def test_a_name_that_the_page_is_not_given_is_an_error(tmp_path):
+    with pytest.raises(UndefinedError):
+        PAGES.from_string("{{ run.nme }}").render(run={"name": "x"})
 
 
 def test_heading_tells_what_when_and_how_long(tmp_path):
@@ -165,6 +208,32 @@ def test_heading_tells_what_when_and_how_long(tmp_path):
     assert page.headings[0] == "Run default"
     assert "training took 3 min 34 s, on 2 CPU cores" in page.text
     assert "finished" in page.text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"), [(42, "42 s"), (61.2, "1 min 1 s"), (3725, "1 h 2 min")]
+)
+def test_the_time_of_the_training_is_said_in_words(tmp_path, seconds, words):
+    page = report(tmp_path / "run", metrics={"training": {"seconds": seconds}})
+    assert f"training took {words}." in page.text
+
+
+def test_results_are_written_with_what_cannot_be_had_as_null(tmp_path):
+    write_results(
+        tmp_path, {"latent": {"kl_total": math.nan, "dimensions": 2}}, {"sweep": Figure()}
+    )
+    written = json.loads((tmp_path / "metrics.json").read_text("utf-8"))
+    assert written == {"latent": {"kl_total": None, "dimensions": 2}}
+    page = Page((tmp_path / "report.html").read_text("utf-8"))
+    assert page.row("kl_total") == ["–"]
+    assert len(page.images) == 1
+
+
+def test_of_many_features_the_first_are_named(tmp_path):
+    far = {f"wasserstein_{name}": 2 - n / 10 for n, name in enumerate(list(FEATURES)[:7])}
+    null = {f"{name}_null_high": 0.1 for name in far}
+    page = report(tmp_path / "run", metrics={"realism": far | null})
+    assert "(1.70 SD) and 3 more distributed otherwise" in short_of(page)
 
 
 def test_a_metric_stands_beside_its_interval_its_baselines_and_how_to_read_it(tmp_path):
@@ -457,8 +526,8 @@ def test_findings_that_say_the_same_of_several_conditions_are_one_sentence(tmp_p
 
 
 def test_the_summary_is_short_however_much_falls_short(tmp_path, monkeypatch):
-    bad = [lambda metrics, n=n: [Finding(f"Bad {n}.", True)] for n in range(30)]
-    good = [lambda metrics, n=n: [Finding(f"Good {n}.")] for n in range(30)]
+    bad = [("data", lambda section, n=n: [Finding(f"Bad {n}.", True)]) for n in range(30)]
+    good = [("data", lambda section, n=n: [Finding(f"Good {n}.")]) for n in range(30)]
     monkeypatch.setattr("evaluation.report.page.FINDINGS", (*bad, *good))
     page = report(tmp_path / "run")
     assert page.text.count("Good ") == 3
@@ -596,6 +665,84 @@ def test_missing_ends_of_an_interval_are_no_verdict(tmp_path):
     metrics = {"slope_age_qrs_axis": 1.0, "slope_age_qrs_axis_difference_low": None}
     page = report(tmp_path / "run", metrics={"adherence": metrics})
     assert "not recovered" not in page.text
+
+
+@pytest.mark.parametrize(
+    ("section", "change"),
+    [
+        ("adherence", {"slopes_clear": None}),
+        ("privacy", {"membership_auc_calibrated_low": 0.6}),
+        ("privacy", {"reconstruction_auc_low": 0.6}),
+        ("survival", {"model_calibration_slope": None, "model_calibration_slope_high": 0.5}),
+        ("prediction", {"auc": None}),
+    ],
+)
+def test_the_summary_makes_no_claim_of_a_number_that_is_not_there(tmp_path, section, change):
+    metrics = GENERATOR | {section: GENERATOR[section] | change}
+    page = report(tmp_path / "run", metrics=metrics)
+    assert "In short" in page.text
+    assert "Where it falls short" not in page.text
+
+
+@pytest.mark.parametrize(
+    ("name", "label", "number"),
+    [
+        ("mae_uv", "MAE", ".1f"),
+        ("pca10_mae_uv", "MAE", ".1f"),
+        ("mean_beat_slopes_recovered", "slopes whose difference from real ones may be 0", ".0%"),
+        ("model_minus_conditions_c_harrell", "Harrell's C", ".3f"),
+        ("coverage_null", "coverage", ".2f"),
+        ("recovery_auc_lv_mass", "lv_mass read from generated ECGs, AUC", ".2f"),
+        ("tstr_r2_age", "trained on generated: age, R2", ".2f"),
+        ("trtr_auc_{x}", "trained on real: {x}, AUC", ".2f"),
+        ("membership_auc_control", "its control of planted copies", ".2f"),
+        ("own\nmetric", "", ""),
+    ],
+)
+def test_a_metric_and_what_stands_beside_it_are_written_alike(name, label, number):
+    assert reading.metric(name)[1:3] == (label, number)
+
+
+def test_no_sentence_stands_twice():
+    captions = [text for section in reading.SECTIONS.values() for text in section.values()]
+    captions += [grid.caption for grid in reading.GRIDS if grid.caption]
+    sentences = [text for text in reading.METRICS.values() if text and text != reading._BASIS]
+    assert len({*sentences, *captions}) == len(sentences) + len(captions)
+
+
+def test_what_stands_beside_a_metric_has_no_sentence_of_its_own():
+    assert reading.reading("mae_uv")
+    for name in ("pca10_mae_uv", "model_c_harrell", "coverage_null", "unknown"):
+        assert reading.reading(name) == ""
+
+
+def test_the_tables_of_the_readme_are_of_the_same_names(tmp_path, monkeypatch):
+    monkeypatch.setattr(results, "RUNS", tmp_path)
+    values = {
+        section: {name: 0.25 for name in names} | {f"{name}_real": 0.5 for name in names}
+        for section, names in results.GENERATOR.items()
+    }
+    for run, scale in zip((*results.DEFAULT, "paper", "ptbxl"), (1, 2, 3, 1, 1), strict=True):
+        (tmp_path / run).mkdir()
+        metrics = {
+            section: {name: value * scale for name, value in all.items()}
+            for section, all in values.items()
+        }
+        (tmp_path / run / "metrics.json").write_text(json.dumps(metrics), encoding="utf-8")
+    rows = [line.strip("| ").split(" | ") for line in results.generator().splitlines()[2:]]
+    assert all(row[0] for row in rows)
+    table = {row[0]: row[1:] for row in rows}
+    assert len(table) == sum(map(len, results.GENERATOR.values()))
+    assert table["coverage"] == ["0.25", "0.50 ± 0.25", "0.50", "0.25", "0.50"]
+    assert table["beats without measurable P"] == [
+        "25.0%",
+        "50.0% ± 25.0%",
+        "50.0%",
+        "25.0%",
+        "50.0%",
+    ]
+    assert table["Einthoven residual"][1] == "5e-01"
+    assert table["sex read from generated ECGs, AUC"][2] == "0.50"
 
 
 @pytest.mark.parametrize(
