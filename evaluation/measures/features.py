@@ -74,6 +74,8 @@ FEATURES = {
     **{f"t_{lead.lower()}": Feature("mV", f"largest deflection of T in {lead}") for lead in LEADS},
 }
 
+CIRCULAR = ("p_axis", "qrs_axis", "t_axis")  # angles that may lie anywhere around the circle
+
 CHUNK = 512  # beats; bounds memory to about 50 MB
 
 # Smoothing before differentiating, SD of a Gaussian in ms: below the width of the wave, and enough
@@ -155,6 +157,11 @@ def measure(
     table["qtc"] = table["qt_interval"] * np.cbrt(rate / 60)
     failed = table[["qrs_duration", "qt_interval"]].isna().any(axis=1)
     return table[list(FEATURES)].assign(failed=failed)
+
+
+def short_way(degrees: np.ndarray) -> np.ndarray:
+    """Differences of angles as those between -180 and 180 degrees that are the same turn."""
+    return (degrees + 180) % 360 - 180
 
 
 def _measure_chunk(ecg: np.ndarray, ms: float, qrs_sample: int) -> pd.DataFrame:
