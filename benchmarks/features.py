@@ -10,19 +10,20 @@ axis by the `heart_axis` of its table.
 
 from __future__ import annotations
 
-import argparse
 import tempfile
-import time
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import tyro
 
+from benchmarks.common import Timer
 from data.cohort import Cohort
 from data.readers.ptbxl import load_ptbxl
 from data.synthetic import simulate
-from evaluation.measures.features import FEATURES, measure
+from evaluation.measures.features import CIRCULAR, FEATURES, measure, short_way
 
+BEATS = 10_000  # for the speed
 # PTB-XL's categories of the frontal QRS axis, from the most leftward to the most rightward.
 AXIS_NAMES = ["ALAD", "LAD", "MID", "RAD", "ARAD", "AXL", "AXR", "SAG"]
 AXIS_LIMITS = [-180, -90, -30, 30, 90, 120, 180]
@@ -34,8 +35,8 @@ def errors(measured: pd.DataFrame, truth: pd.DataFrame) -> pd.DataFrame:
     """Measured minus true for the features both have; angles between -180 and 180 degrees."""
     names = [name for name in FEATURES if name in truth]
     difference = measured[names] - truth[names]
-    axes = [name for name in names if name.endswith("_axis")]
-    difference[axes] = (difference[axes] + 180) % 360 - 180
+    axes = difference.columns.intersection(CIRCULAR)
+    difference[axes] = short_way(difference[axes])
     return difference
 
 
@@ -56,14 +57,6 @@ def validation_table(cohort: Cohort) -> pd.DataFrame:
             "missing": error.isna().mean(),
         }
     )
-
-
-def speed(cohort: Cohort, n_beats: int = 10_000) -> tuple[float, float]:
-    """Wall and CPU seconds for so many beats."""
-    ecg = np.resize(cohort.ecg, (n_beats, *cohort.ecg.shape[1:]))
-    wall, cpu = time.perf_counter(), time.process_time()
-    measure(ecg)
-    return time.perf_counter() - wall, time.process_time() - cpu
 
 
 def report_ptbxl(folder: Path) -> None:
@@ -100,22 +93,25 @@ def report_ptbxl(folder: Path) -> None:
     print(pd.crosstab(axis, pd.cut(measured["qrs_axis"], AXIS_LIMITS)))
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--subjects", type=int, default=2000, help="size of the simulated cohort")
-    parser.add_argument("--seed", type=int, default=0, help="of the simulated cohort")
-    parser.add_argument("--ptbxl", type=Path, help="folder of PTB-XL")
-    options = parser.parse_args()
-    pd.set_option("display.width", 200, "display.max_rows", 200, "display.max_columns", 20)
+def main(subjects: int = 2000, seed: int = 0, ptbxl: Path | None = None) -> None:
+    """Measures and prints.
 
-    cohort = simulate(options.subjects, options.seed)
+    Args:
+        subjects: size of the simulated cohort.
+        seed: of the simulated cohort.
+        ptbxl: folder of PTB-XL.
+    """
+    pd.set_option("display.width", 200, "display.max_rows", 200, "display.max_columns", 20)
+    cohort = simulate(subjects, seed)
     print(f"{cohort.source}\nmeasured minus truth")
     print(validation_table(cohort).round(3))
-    wall, cpu = speed(cohort)
-    print(f"\n10,000 beats: {wall:.1f} s, {cpu:.1f} s of CPU time")
-    if options.ptbxl:
-        report_ptbxl(options.ptbxl)
+    ecg = np.resize(cohort.ecg, (BEATS, *cohort.ecg.shape[1:]))
+    with Timer() as timer:
+        measure(ecg)
+    print(f"\n{BEATS:,} beats: {timer.wall:.1f} s, {timer.cpu:.1f} s of CPU time")
+    if ptbxl:
+        report_ptbxl(ptbxl)
 
 
 if __name__ == "__main__":
-    main()
+    tyro.cli(main, description=__doc__)

@@ -9,31 +9,28 @@ last column is `generate_files` to one npz file on this disk.
 
 from __future__ import annotations
 
-import argparse
 import os
 import tempfile
-import time
 from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import numpy as np
+import tyro
 
-from config import CONDITIONS
-from data.conditions import ConditionSchema
+from benchmarks.common import ARCHITECTURE, Timer, schema_for
 from data.synthetic import simulate
 from evaluation.generate import generate_files
 from model.prior import fit_prior
 from vae import PUBLISHED, VAE
 
-ARCHITECTURE = ((12, 400), (5, 5), ((1, 40), (12, 1)), ("same", "valid"), 10)
 NETWORKS = {"default": {}, "published": PUBLISHED}
 
 
 def build(keywords: dict) -> VAE:
     """A network with named conditions and a prior like that of a trained one."""
     subjects = simulate(1000, 0).subjects
-    schema = ConditionSchema([CONDITIONS[name] for name in ("age", "sex", "bmi")]).fit(subjects)
+    schema = schema_for(subjects)
     vae = VAE(*ARCHITECTURE, schema.dim, schema=schema, **keywords)
     rng = np.random.default_rng(0)
     vae.prior = fit_prior(rng.standard_normal((1000, 10)), schema.encode(subjects))
@@ -42,34 +39,29 @@ def build(keywords: dict) -> VAE:
     return vae
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--n", type=int, default=20000)
-    parser.add_argument("--rounds", type=int, default=5)
-    settings = parser.parse_args()
+def main(n: int = 20000, rounds: int = 5) -> None:
     rng = np.random.default_rng(0)
     conditions = {
-        "age": rng.uniform(20, 80, settings.n),
-        "sex": rng.choice(["male", "female"], settings.n),
-        "bmi": rng.uniform(18, 40, settings.n),
+        "age": rng.uniform(20, 80, n),
+        "sex": rng.choice(["male", "female"], n),
+        "bmi": rng.uniform(18, 40, n),
     }
     print(f"{'network':10} {'first, s':>9} {'ECGs/s':>8} {'to npz':>8}")
     for name, keywords in NETWORKS.items():
         vae, seconds = build(keywords), []
-        for _ in range(settings.rounds + 1):
-            started = time.perf_counter()
-            vae.generate(seed=0, **conditions)
-            seconds.append(time.perf_counter() - started)
+        for _ in range(rounds + 1):
+            with Timer() as timer:
+                vae.generate(seed=0, **conditions)
+            seconds.append(timer.wall)
         with tempfile.TemporaryDirectory() as folder:
             vae.save(Path(folder) / "model")
-            started = time.perf_counter()
-            generate_files(
-                Path(folder) / "model", Path(folder) / "ecgs", conditions, settings.n, format="npz"
-            )
-            written = time.perf_counter() - started
-        rate = settings.n / np.median(seconds[1:])
-        print(f"{name:10} {seconds[0]:9.2f} {rate:8.0f} {settings.n / written:8.0f}", flush=True)
+            with Timer() as timer:
+                generate_files(
+                    Path(folder) / "model", Path(folder) / "ecgs", conditions, n, format="npz"
+                )
+        rate = n / np.median(seconds[1:])
+        print(f"{name:10} {seconds[0]:9.2f} {rate:8.0f} {n / timer.wall:8.0f}", flush=True)
 
 
 if __name__ == "__main__":
-    main()
+    tyro.cli(main, description=__doc__)

@@ -10,14 +10,15 @@ first compiles, and the seconds of the first.
 
 from __future__ import annotations
 
-import argparse
 import os
+from typing import Literal
 
 os.environ.setdefault("KERAS_BACKEND", "jax")
 
 import jax
 import keras
 import numpy as np
+import tyro
 
 from benchmarks.training import NETWORKS, Clock, build, simulated
 from training.batches import Batches, Samples
@@ -63,23 +64,22 @@ def measure(name: str, kind: str, batch: int, epochs: int, samples: Samples) -> 
     print(f"{name:10} {batch:5}  {kind:16} {rate:11,.0f} {clock.seconds[0]:8.1f} s", flush=True)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--ecgs", type=int, default=32768)
-    parser.add_argument("--epochs", type=int, default=4)
-    parser.add_argument("--batches", type=int, nargs="+", default=[32, 256, 4096])
-    parser.add_argument("--kinds", nargs="+", choices=KINDS, default=list(KINDS))
-    settings = parser.parse_args()
+def main(
+    ecgs: int = 32768,
+    epochs: int = 4,
+    batches: tuple[int, ...] = (32, 256, 4096),
+    kinds: tuple[Literal["ours", "stock", "stock, bfloat16"], ...] = tuple(KINDS),
+) -> None:
     print(f"jax {jax.__version__}, keras {keras.__version__}, {jax.devices()[0].device_kind}")
     for name in NETWORKS:
         check(name)
     print(f"{'network':10} {'batch':>5}  {'layers':16} {'ECGs/s':>11} {'1st epoch':>10}")
-    samples = simulated(settings.ecgs)
-    for kind in settings.kinds:
-        for batch in settings.batches:
+    samples = simulated(ecgs)
+    for kind in kinds:
+        for batch in batches:
             for name in NETWORKS:
-                measure(name, kind, batch, settings.epochs, samples)
+                measure(name, kind, batch, epochs, samples)
 
 
 if __name__ == "__main__":
-    main()
+    tyro.cli(main, description=__doc__)

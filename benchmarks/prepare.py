@@ -12,9 +12,7 @@ it; and the CPU time of all processes together, which tells more than the clock 
 share the machine. Records are read once before, so that the disk is not what is measured.
 """
 
-import os
 import tempfile
-import time
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +22,7 @@ import pandas as pd
 import tyro
 import wfdb
 
+from benchmarks.common import Timer
 from data.beats import BeatError, Strip, median_beat
 from data.cohort import LEADS, QRS_SAMPLE, SAMPLES, derive_leads
 from data.readers.prepare import SHARD_SIZE, prepare
@@ -63,27 +62,21 @@ def write_simulated(folder: Path, n: int) -> None:
 
 
 def cpu_ms(function, items) -> float:
-    start = time.process_time()
-    for item in items:
-        function(item)
-    return 1000 * (time.process_time() - start) / len(items)
-
-
-def cpu_seconds() -> float:
-    """Of this process and of the workers that have ended."""
-    used = os.times()
-    return used.user + used.system + used.children_user + used.children_system
+    with Timer() as timer:
+        for item in items:
+            function(item)
+    return 1000 * timer.cpu / len(items)
 
 
 def timed(folder: Path, names: list[str], workers: int) -> tuple[float, float, int]:
     """Prepares a cohort: seconds by the clock, CPU seconds, number of records left out."""
     subjects = pd.DataFrame({"subject_id": names})
     with tempfile.TemporaryDirectory() as cache:
-        start, cpu = time.perf_counter(), cpu_seconds()
-        cohort = prepare(
-            subjects, names, WfdbReader(str(folder)), cache, "benchmark", workers=workers
-        )
-        return time.perf_counter() - start, cpu_seconds() - cpu, len(cohort.excluded)
+        with Timer() as timer:
+            cohort = prepare(
+                subjects, names, WfdbReader(str(folder)), cache, "benchmark", workers=workers
+            )
+        return timer.wall, timer.cpu, len(cohort.excluded)
 
 
 def make_beat(strip: Strip) -> None:

@@ -35,14 +35,13 @@ def train(rank: int, processes: int, address: str) -> dict:
         keras.distribution.initialize(address, processes, rank)
         distribution = keras.distribution.DataParallel(auto_shard_dataset=False)
         keras.distribution.set_distribution(distribution)
-    from config import CONDITIONS
-    from data.conditions import ConditionSchema
+    from benchmarks.common import ARCHITECTURE, schema_for
     from data.synthetic import simulate
     from vae import VAE
 
     cohort = simulate(BATCH * STEPS, 0)
-    schema = ConditionSchema([CONDITIONS[name] for name in ("age", "sex", "bmi")])
-    conditions = schema.fit(cohort.subjects).encode(cohort.subjects)
+    schema = schema_for(cohort.subjects)
+    conditions = schema.encode(cohort.subjects)
 
     class Share(keras.utils.PyDataset):
         """This process's rows of each batch."""
@@ -55,8 +54,7 @@ def train(rank: int, processes: int, address: str) -> dict:
             rows = np.array_split(rows, processes)[rank]
             return ((cohort.ecg[rows], conditions[rows]),)
 
-    network = ((12, 400), (5, 5), ((1, 40), (12, 1)), ("same", "valid"), 10, schema.dim)
-    model = VAE(*network, schema=schema, linear_path=False)
+    model = VAE(*ARCHITECTURE, schema.dim, schema=schema, linear_path=False)
     model.scale.assign(0.2)  # mV
     model.compile(optimizer=keras.optimizers.Adam(1e-3))
     return model.fit(Share(), epochs=EPOCHS, shuffle=False, verbose=0).history

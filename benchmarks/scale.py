@@ -31,6 +31,8 @@ from pathlib import Path
 import numpy as np
 import tyro
 
+from benchmarks.common import Timer, gigabytes, spread
+
 CALLS = 3  # at least, of which the first compiles
 SIMULATED = 4000
 COLUMNS = ("rate", "epoch", "making", "peak", "own", "open", "adapt")
@@ -52,22 +54,10 @@ class Options:
 # ---- in the processes that are measured ----------------------------------------------------------
 
 
-def own_memory() -> float:
-    """GB that belong to this process alone; NaN where the system does not tell."""
-    return status("RssAnon")
-
-
-def status(name: str) -> float:
-    file = Path("/proc/self/status")
-    lines = file.read_text().splitlines() if file.is_file() else []
-    found = [int(line.split()[1]) / 1e6 for line in lines if line.startswith(f"{name}:")]
-    return found[0] if found else float("nan")
-
-
 def peak_memory() -> float:
     """GB; `ru_maxrss` may be that of the parent, if that was larger, and VmHWM may not be there."""
     unit = 1e9 if sys.platform == "darwin" else 1e6
-    peak = status("VmHWM")
+    peak = gigabytes("VmHWM")
     return peak if peak == peak else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
 
 
@@ -190,7 +180,7 @@ def paced(model, calls, steps: int) -> tuple[np.ndarray, float]:
 
         def on_train_batch_end(self, batch, logs=None):
             self.times.append(time.perf_counter())
-            self.own = max(self.own, own_memory())
+            self.own = max(self.own, gigabytes("RssAnon"))
 
     number = min(steps or len(calls.batches), len(calls.batches)) // calls.steps
     if number < CALLS:
@@ -210,11 +200,11 @@ def making(calls) -> float:
     number = min(20, len(calls))
     made = iter(pipeline(calls))
     next(made)
-    started = time.process_time()
-    for _ in range(1, number):
-        next(made)
+    with Timer() as timer:
+        for _ in range(1, number):
+            next(made)
     ecgs = (number - 1) * calls.steps * calls.batches.batch_size
-    return 1e6 * (time.process_time() - started) / ecgs
+    return 1e6 * timer.cpu / ecgs
 
 
 def uncache(file: Path) -> None:
@@ -237,21 +227,20 @@ def prepare(folder: Path, n: int) -> dict:
 
     from data.readers.prepare import prepare as prepare_cohort
 
-    own, done = [own_memory()], threading.Event()
+    own, done = [gigabytes("RssAnon")], threading.Event()
     watch = threading.Thread(target=lambda: watch_memory(own, done), daemon=True)
     watch.start()
     table = pd.DataFrame({"subject_id": np.arange(n)})
-    started = time.perf_counter()
-    prepare_cohort(table, range(n), read_simulated, folder, "benchmark", workers=1)
-    seconds = time.perf_counter() - started
+    with Timer() as timer:
+        prepare_cohort(table, range(n), read_simulated, folder, "benchmark", workers=1)
     done.set()
     watch.join()
-    return {"seconds": seconds, "peak": peak_memory(), "own": max(own)}
+    return {"seconds": timer.wall, "peak": peak_memory(), "own": max(own)}
 
 
 def watch_memory(own: list[float], done: threading.Event) -> None:
     while not done.wait(0.02):
-        own.append(own_memory())
+        own.append(gigabytes("RssAnon"))
 
 
 # ---- the tables ----------------------------------------------------------------------------------
@@ -271,24 +260,16 @@ def measured(function: str, folder: Path, *arguments) -> dict:
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def fits(gigabytes: float) -> bool:
-    """Whether half as much again is free; True where the system does not tell."""
-    file = Path("/proc/meminfo")
-    lines = file.read_text().splitlines() if file.is_file() else []
-    free = [int(line.split()[1]) / 1e6 for line in lines if line.startswith("MemAvailable:")]
-    return not free or free[0] > 1.5 * gigabytes
-
-
 def report(folder: Path, n: int, options: Options) -> None:
     size = n * 12 * 400 * 4 / 1e9
     measured("write_cohort", folder, n)
     how = n, options.steps, options.rounds
     disk = measured("train", folder, *how, False, options.latent, options.judgement)
     print(f"{n:8d} {size:6.1f}  disk    {line(disk)}", flush=True)
-    if fits(size):
+    free = gigabytes("MemAvailable", "/proc/meminfo")
+    if not free <= 1.5 * size:  # NaN where the system does not tell
         memory = measured("train", folder, *how, True, False, False)
-        low, ratio, high = np.percentile(memory["ratios"], [0, 50, 100])
-        print(f"{'':17}memory  {line(memory)}  {ratio:.2f} ({low:.2f} to {high:.2f})", flush=True)
+        print(f"{'':17}memory  {line(memory)}  {spread(memory['ratios'], 2)}", flush=True)
     for name, value in disk.items():
         if name not in COLUMNS:
             print(f"{name:>27} {value:8.1f} {'GB' if 'peak' in name else 's'}")

@@ -13,7 +13,6 @@ the medians, and the median and range of the ratio of ours to stock within a rou
 
 from __future__ import annotations
 
-import argparse
 import glob
 import os
 import re
@@ -21,6 +20,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from functools import partial
 from unittest import mock
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -29,13 +29,14 @@ if "--profile" in sys.argv:  # before TensorFlow reads it: kernels by their name
 
 import keras
 import numpy as np
+import tyro
 
+from benchmarks.common import ARCHITECTURE, alternating, spread
 from model import network
 from training.batches import Batches, Samples
 from training.calls import Calls, pipeline
 from vae import PUBLISHED, VAE
 
-ARCHITECTURE = ((12, 400), (5, 5), ((1, 40), (12, 1)), ("same", "valid"), 10, 3)
 NETWORKS = {"published": PUBLISHED, "default": {}}
 KINDS = ("stock", "stock, XLA", "ours")
 BATCHES = (32, 256)
@@ -47,11 +48,8 @@ def build(keywords: dict, kind: str) -> VAE:
     """A compiled network."""
     ours = kind == "ours"
     with mock.patch.object(network, "Stack", network.Stack if ours else keras.Sequential):
-        model = VAE(*ARCHITECTURE, **keywords)
-    model.compile(
-        optimizer=keras.optimizers.Adam(1e-3),
-        jit_compile=kind != "stock",
-    )
+        model = VAE(*ARCHITECTURE, 3, **keywords)
+    model.compile(optimizer=keras.optimizers.Adam(1e-3), jit_compile=kind != "stock")
     return model
 
 
@@ -91,11 +89,8 @@ def simulated(n: int) -> Samples:
 
 def compare(rounds: int, n: int) -> None:
     samples = simulated(n)
-    print(
-        f"{'network':10} {'batch':>5}  "
-        + "".join(f"{kind:>12}" for kind in KINDS)
-        + "   ratio (range)"
-    )
+    kinds = "".join(f"{kind:>12}" for kind in KINDS)
+    print(f"{'network':10} {'batch':>5}  {kinds}   ratio (range)")
     for name, keywords in NETWORKS.items():
         for batch in BATCHES:
             models = {kind: build(keywords, kind) for kind in KINDS}
@@ -106,28 +101,28 @@ def compare(rounds: int, n: int) -> None:
             difference = max(np.abs(output - outputs[0]).max() for output in outputs)
             if difference > 1e-5:
                 raise SystemExit(f"{name}: outputs differ by {difference:.2g} mV.")
-            taken: dict[str, list[float]] = {kind: [] for kind in KINDS}
-            for _ in range(rounds + 1):  # the first one compiles
-                for kind, model in models.items():
-                    taken[kind].append(seconds(model, kind, samples, batch))
-            times = {kind: np.array(each[1:]) for kind, each in taken.items()}
+            epochs = {
+                kind: partial(seconds, model, kind, samples, batch)
+                for kind, model in models.items()
+            }
+            times = {kind: each[1:] for kind, each in alternating(rounds, epochs).items()}
             row = "".join(f"{n / np.median(each):12.0f}" for each in times.values())
             ratios = times["stock"] / times["ours"]  # of one round each
-            low, ratio, high = np.percentile(ratios, [0, 50, 100])
-            print(f"{name:10} {batch:5}  {row}  {ratio:6.1f} ({low:.1f} to {high:.1f})", flush=True)
+            print(f"{name:10} {batch:5}  {row}   {spread(ratios, 1)}", flush=True)
 
 
 def grow(rounds: int) -> None:
-    model, taken = build({}, "ours"), []
-    samples = [simulated(n) for n in (4096, 8192, 16384, 32768)]
-    for _ in range(rounds + 1):  # the first one compiles
-        taken.append([seconds(model, "ours", each, 64) for each in samples])
+    model = build({}, "ours")
+    sizes = (4096, 8192, 16384, 32768)
+    epochs = {n: partial(seconds, model, "ours", simulated(n), 64) for n in sizes}
+    taken = alternating(rounds, epochs)
     print(f"{'ECGs':>7} {'s per epoch':>12} {'ms per 1000':>12}")
-    for each, epoch in zip(samples, np.median(taken[1:], axis=0), strict=True):
-        print(f"{len(each.ecg):7} {epoch:12.2f} {1e6 * epoch / len(each.ecg):12.0f}", flush=True)
+    for n, each in taken.items():
+        epoch = np.median(each[1:])
+        print(f"{n:7} {epoch:12.2f} {1e6 * epoch / n:12.0f}", flush=True)
 
 
-def profile(n: int) -> None:
+def profile_steps(n: int) -> None:
     import tensorflow as tf
     from tensorflow.tsl.profiler.protobuf import xplane_pb2
 
@@ -161,20 +156,14 @@ def profile(n: int) -> None:
         print(f"{name:10}" + "".join(f"{ms:14.2f}" for ms in row), flush=True)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--ecgs", type=int, default=1024)
-    parser.add_argument("--linear", action="store_true")
-    parser.add_argument("--profile", action="store_true")
-    settings = parser.parse_args()
-    if settings.profile:
-        profile(settings.ecgs)
-    elif settings.linear:
-        grow(settings.rounds)
+def main(rounds: int = 9, ecgs: int = 1024, linear: bool = False, profile: bool = False) -> None:
+    if profile:
+        profile_steps(ecgs)
+    elif linear:
+        grow(rounds)
     else:
-        compare(settings.rounds, settings.ecgs)
+        compare(rounds, ecgs)
 
 
 if __name__ == "__main__":
-    main()
+    tyro.cli(main, description=__doc__)

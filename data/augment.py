@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 from data.cohort import QRS_SAMPLE, derive_leads, independent_leads
-from data.synthetic import DOWER
+from data.dipole import DOWER
 
 _TO_VECTOR = np.linalg.pinv(DOWER)  # (3, 8): least-squares heart vector of the 8 leads
 

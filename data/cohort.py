@@ -42,6 +42,7 @@ QRS_SAMPLE = (
     150  # 300 ms before the QRS centre hold a P wave at PR 240 ms; 500 ms after, the T wave
 )
 UNIT = "mV"
+UV_PER_MV = 1000.0
 NOT_IN_TABLES = re.compile("[\\x00\\r\\ud800-\\udfff]")
 FORMAT_VERSION = 1
 

@@ -118,20 +118,21 @@ def with_outcomes(cohort: Cohort, columns: Sequence[str] = SURVIVAL) -> Cohort:
     return part
 
 
-def read_table(file: Path, columns: Sequence[str], expected: str) -> pd.DataFrame:
-    """Reads a comma-separated table as text; empty fields are NaN.
+def read_table(file: Path, columns: Sequence[str], expected: str, **options) -> pd.DataFrame:
+    """Reads a comma-separated table, as text if nothing else is said; empty fields are NaN.
 
     Args:
         file: the table.
         columns: it must have.
-        expected: start of the message if the file is not there.
+        expected: for the message if the file is not there.
+        **options: of `pandas.read_csv`.
 
     Raises:
         CohortError: the file is not there or no such table, or lacks a column.
     """
     if not file.is_file():
         raise CohortError(f"{file} is not there. {expected}.")
-    table = read_csv(file, dtype=str)
+    table = read_csv(file, **{"dtype": str, **options})
     missing = [name for name in columns if name not in table]
     if missing:
         raise CohortError(
@@ -206,6 +207,12 @@ def flags(column: pd.Series, ids: pd.Series) -> pd.Series:
     return values
 
 
+def numbers_or_text(column: pd.Series) -> pd.Series:
+    """Text as numbers if it holds nothing else, or as it is."""
+    values = pd.to_numeric(column, errors="coerce")
+    return column if (values.isna() & column.notna()).any() else values.astype(float)
+
+
 def _refuse(wrong: pd.Series, column: pd.Series, ids: pd.Series, expected: str) -> None:
     if wrong.any():
         row = wrong.idxmax()
@@ -241,8 +248,7 @@ def _outcome(column: pd.Series, ids: pd.Series) -> pd.Series:
         time = numbers(column, ids)
         _refuse(time <= 0, column, ids, "years above 0")
         return time
-    values = pd.to_numeric(column, errors="coerce")
-    return column if (values.isna() & column.notna()).any() else values.astype(float)
+    return numbers_or_text(column)
 
 
 def _refuse_unknown(ids: pd.Series, cohort: Cohort, key: str, file: Path) -> None:

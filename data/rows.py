@@ -155,6 +155,15 @@ def chunks(array: np.ndarray | Rows, size: int | None = None) -> Iterator[tuple[
         yield start, np.asarray(array[start : start + size])
 
 
+def first_not_finite(array: np.ndarray | Rows) -> int | None:
+    """Number of the first row that holds NaN or infinity; None if there is none."""
+    for start, part in chunks(array):
+        finite = np.isfinite(part).reshape(len(part), -1).all(axis=1)
+        if not finite.all():
+            return start + int(finite.argmin())
+    return None
+
+
 def write_array(path: Path, shape: tuple[int, ...], parts: Iterator[np.ndarray]) -> None:
     """Writes float32 rows as an `.npy` file, part by part: the bytes of `np.save` of the whole."""
     with path.open("wb") as file:

@@ -65,17 +65,17 @@ def clean(strip: Strip) -> tuple[np.ndarray, np.ndarray]:
     Raises:
         BeatError: the strip is unusable; the message is the reason.
     """
-    rows = _rows_by_lead(strip.leads)
+    rows = rows_by_lead(strip.leads)
     # A reader may store sample by sample; along a lead in one piece of memory all goes much faster.
     ecg = np.ascontiguousarray(strip.ecg)
     if ecg.ndim != 2 or len(ecg) != len(rows):
         raise BeatError(f"expected {len(rows)} leads x samples, received shape {ecg.shape}")
     _check(ecg, strip.sampling_rate, tuple(rows))
     ecg = ecg[[rows[lead] for lead in INDEPENDENT_LEADS]].astype(np.float32, copy=False)
-    return _filter(_resample(ecg, strip.sampling_rate))
+    return _filter(resample(ecg, strip.sampling_rate))
 
 
-def _rows_by_lead(leads: Sequence[str]) -> dict[str, int]:
+def rows_by_lead(leads: Sequence[str]) -> dict[str, int]:
     """Lead, as `LEADS` writes it -> row."""
     known = {lead.upper(): lead for lead in LEADS}
     known |= {f"D{lead}": lead for lead in LEADS[:3]}
@@ -103,20 +103,27 @@ def _check(strip: np.ndarray, sampling_rate: float, leads: tuple[str, ...]) -> N
     gaps = ~(np.isfinite(low) & np.isfinite(high))
     if gaps.any():
         raise BeatError(f"lead {leads[gaps.argmax()]} has missing samples")
-    swing = high - low
-    if swing.max() == 0:
-        raise BeatError("all leads are flat")
-    if not PLAUSIBLE_PEAK_TO_PEAK_MV[0] <= swing.max() <= PLAUSIBLE_PEAK_TO_PEAK_MV[1]:
-        raise BeatError("amplitude is not in mV")
-    flat = (swing < FLAT_MV) | _stands_still(strip, int(sampling_rate / 2))
-    if flat.any():
-        raise BeatError(f"lead {leads[flat.argmax()]} is flat")
+    check_swing(high - low, leads)
+    still = _stands_still(strip, int(sampling_rate / 2))
+    if still.any():
+        raise BeatError(f"lead {leads[still.argmax()]} is flat")
     mean = strip.mean(axis=1)
     clipped = _stops_at(strip, low) & (mean - low > CLIPPED_MV)
     clipped |= _stops_at(strip, high) & (high - mean > CLIPPED_MV)
     if clipped.any():
         raise BeatError(f"lead {leads[clipped.argmax()]} is saturated")
-    _check_limb_leads(strip, leads)
+    check_limb_leads(strip, leads)
+
+
+def check_swing(swing: np.ndarray, leads: tuple[str, ...]) -> None:
+    """Refuses lost leads and another unit than mV, by the (leads,) peak-to-peak amplitudes."""
+    if swing.max() == 0:
+        raise BeatError("all leads are flat")
+    if not PLAUSIBLE_PEAK_TO_PEAK_MV[0] <= swing.max() <= PLAUSIBLE_PEAK_TO_PEAK_MV[1]:
+        raise BeatError("amplitude is not in mV")
+    flat = swing < FLAT_MV
+    if flat.any():
+        raise BeatError(f"lead {leads[flat.argmax()]} is flat")
 
 
 def _stands_still(strip: np.ndarray, half_second: int) -> np.ndarray:
@@ -138,7 +145,7 @@ def _stops_at(strip: np.ndarray, extreme: np.ndarray) -> np.ndarray:
     return begins.sum(axis=1, dtype=np.uint32) + stops[:, 0] >= 3
 
 
-def _check_limb_leads(strip: np.ndarray, leads: tuple[str, ...]) -> None:
+def check_limb_leads(strip: np.ndarray, leads: tuple[str, ...]) -> None:
     """Refuses rows that are not the leads they are called: derived limb leads must fit I and II."""
     given = [lead for lead in LEADS[2:6] if lead in leads]
     if not given:
@@ -153,7 +160,7 @@ def _check_limb_leads(strip: np.ndarray, leads: tuple[str, ...]) -> None:
         raise BeatError(f"lead {given[int(odd.argmax())]} contradicts leads I and II")
 
 
-def _resample(strip: np.ndarray, sampling_rate: float) -> np.ndarray:
+def resample(strip: np.ndarray, sampling_rate: float) -> np.ndarray:
     """To 500 Hz: (8, T) -> (8, T')."""
     ratio = Fraction(SAMPLING_RATE / sampling_rate).limit_denominator(1000)
     if ratio == 1:

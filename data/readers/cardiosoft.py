@@ -18,15 +18,8 @@ from xml.parsers import expat
 import numpy as np
 
 from data.beats import Beat, BeatError, Strip
-from data.cohort import (
-    INDEPENDENT_LEADS,
-    PLAUSIBLE_PEAK_TO_PEAK_MV,
-    QRS_SAMPLE,
-    SAMPLES,
-    SAMPLING_RATE,
-    derive_leads,
-)
-from data.strips import FLAT_MV, _check_limb_leads, _resample, _rows_by_lead
+from data.cohort import INDEPENDENT_LEADS, QRS_SAMPLE, SAMPLES, SAMPLING_RATE, derive_leads
+from data.strips import check_limb_leads, check_swing, resample, rows_by_lead
 
 # Column -> element of <RestingECGMeasurements>, and its unit.
 MEASUREMENTS = {
@@ -99,7 +92,7 @@ def read_median_beat(file: str | Path) -> Beat:
     wanted = {f"{_MEASURED}/{name}" for name in scalars} | {f"{_MEDIAN}/{n}" for n in in_section}
     document = _parse(file, wanted, _MEASURED)
     stored, rate, leads = _waveforms(document, _MEDIAN, "median beat")
-    rows = _rows_by_lead(leads)
+    rows = rows_by_lead(leads)
     start = _qrs_middle(document) - QRS_SAMPLE
     first, last = (document.number(f"{_MEDIAN}/{n}", "sample") for n in ("FirstValid", "LastValid"))
     first = max(0, 0 if np.isnan(first) else first) * SAMPLING_RATE / rate
@@ -107,8 +100,9 @@ def read_median_beat(file: str | Path) -> Beat:
     last = min(end, end if np.isnan(last) else last) * SAMPLING_RATE / rate
     if start < first or start + SAMPLES - 1 > last:
         raise BeatError("the stored median beat is too short around the QRS")
-    _check(stored, tuple(rows))
-    ecg = _resample(stored[[rows[lead] for lead in INDEPENDENT_LEADS]], rate)
+    check_swing(np.ptp(stored, axis=1), tuple(rows))
+    check_limb_leads(stored, tuple(rows))
+    ecg = resample(stored[[rows[lead] for lead in INDEPENDENT_LEADS]], rate)
     beats = document.number(f"{_MEASURED}/QRSNum", "")
     beats = 0 if np.isnan(beats) else int(beats)
     return Beat(
@@ -279,16 +273,3 @@ def _qrs_middle(document: _Document) -> int:
     if not 0 < onset < offset < 1e6:
         raise BeatError("QRS onset and offset contradict each other")
     return int(np.floor((onset + offset) / 2 * SAMPLING_RATE / 1000 + 0.5))
-
-
-def _check(ecg: np.ndarray, leads: tuple[str, ...]) -> None:
-    """Refuses lost leads, another unit, and rows that are not the leads they are called."""
-    swing = np.ptp(ecg, axis=1)
-    if swing.max() == 0:
-        raise BeatError("all leads are flat")
-    if not PLAUSIBLE_PEAK_TO_PEAK_MV[0] <= swing.max() <= PLAUSIBLE_PEAK_TO_PEAK_MV[1]:
-        raise BeatError("amplitude is not in mV")
-    flat = swing < FLAT_MV
-    if flat.any():
-        raise BeatError(f"lead {leads[flat.argmax()]} is flat")
-    _check_limb_leads(ecg, leads)

@@ -15,7 +15,7 @@ import pandas as pd
 
 from data.beats import BeatError, Strip
 from data.cohort import Cohort, CohortError
-from data.outcomes import read_csv
+from data.outcomes import numbers, read_table
 from data.readers.prepare import prepare
 from data.readers.wfdb16 import Signals, read_format_16
 
@@ -23,6 +23,7 @@ COLUMNS = (
     *("ecg_id", "patient_id", "age", "sex", "height", "weight", "scp_codes", "heart_axis"),
     *("strat_fold", "filename_lr", "filename_hr"),
 )
+STATEMENTS = ("diagnostic", "diagnostic_class")
 SUPERCLASSES = ("NORM", "MI", "STTC", "CD", "HYP")
 SEXES = {0: "male", 1: "female"}
 AGE_OVER_89 = 300  # how ages above 89 are published, so that nobody is identified by them
@@ -32,6 +33,10 @@ AGE_OVER_89 = 300  # how ages above 89 are published, so that nobody is identifi
 HEIGHT_CM = (100.0, 220.0)
 WEIGHT_KG = (20.0, 250.0)
 
+_LAYOUT = (
+    "Expected the folder of the unpacked PTB-XL data set, with ptbxl_database.csv, "
+    "scp_statements.csv and records500/ or records100/"
+)
 _MILLIVOLTS = {"mv": 1.0, "uv": 1e-3, "v": 1e3}
 
 
@@ -72,8 +77,11 @@ def load_ptbxl(
         raise CohortError(f"PTB-XL has 500 Hz and 100 Hz. Received: {sampling_rate}.")
     if limit is not None and limit < 1:
         raise CohortError(f"Expected a limit of 1 recording or more. Received: {limit}.")
-    database = _read_table(path / "ptbxl_database.csv", COLUMNS)[:limit]
-    statements = _read_table(path / "scp_statements.csv", ("diagnostic", "diagnostic_class"))
+    database, statements = (
+        read_table(path / name, columns, _LAYOUT, dtype=None, skipinitialspace=False)
+        for name, columns in (("ptbxl_database.csv", COLUMNS), ("scp_statements.csv", STATEMENTS))
+    )
+    database = database[:limit]
     names = database["filename_hr" if sampling_rate == 500 else "filename_lr"]
     return prepare(
         subjects=_subjects(database, _superclass_of(statements)),
@@ -126,38 +134,21 @@ def _read_any_format(path: Path) -> Signals:
     return Signals(record.p_signal.T, record.fs, record.units, record.sig_name)
 
 
-def _read_table(file: Path, columns: tuple[str, ...]) -> pd.DataFrame:
-    if not file.is_file():
-        raise CohortError(
-            f"{file} is not there. Expected the folder of the unpacked PTB-XL data set, with "
-            "ptbxl_database.csv, scp_statements.csv and records500/ or records100/."
-        )
-    table = read_csv(file, skipinitialspace=False)
-    missing = [column for column in columns if column not in table]
-    if missing:
-        raise CohortError(
-            f"{file} lacks the columns {missing}. Received: {list(table.columns)[:8]} ... . Was it "
-            "saved by a spreadsheet program with another separator?"
-        )
-    return table
-
-
 def _subjects(database: pd.DataFrame, superclass_of: dict[str, str]) -> pd.DataFrame:
     """The columns of `Cohort.subjects` from those of PTB-XL."""
     ids = database["ecg_id"]
-    numbers = {
-        column: _numbers(database[column], ids)
+    age, sex, height, weight, fold = (
+        numbers(database[column], ids.astype(str))
         for column in ("age", "sex", "height", "weight", "strat_fold")
-    }
-    age, sex = numbers["age"], numbers["sex"]
+    )
     unknown = sex.notna() & ~sex.isin(list(SEXES))
     if unknown.any():
         raise CohortError(
             f"Expected sex 0 (male) or 1 (female). Record {ids[unknown.idxmax()]} has "
             f"{sex[unknown.idxmax()]:g}."
         )
-    height = numbers["height"].where(numbers["height"].between(*HEIGHT_CM))
-    weight = numbers["weight"].where(numbers["weight"].between(*WEIGHT_KG))
+    height = height.where(height.between(*HEIGHT_CM))
+    weight = weight.where(weight.between(*WEIGHT_KG))
     classes = [
         _superclasses(codes, superclass_of, name)
         for codes, name in zip(database["scp_codes"], ids, strict=True)
@@ -172,24 +163,12 @@ def _subjects(database: pd.DataFrame, superclass_of: dict[str, str]) -> pd.DataF
             "height": height,
             "weight": weight,
             "bmi": weight / (height / 100) ** 2,
-            "fold": numbers["strat_fold"],
+            "fold": fold,
             "superclass": pd.Series(classes, dtype=object, index=database.index),
             "normal": [found == "NORM" for found in classes],
             "heart_axis": database["heart_axis"].astype(object),
         }
     )
-
-
-def _numbers(column: pd.Series, ids: pd.Series) -> pd.Series:
-    """A column as numbers, NaN where it is empty."""
-    numbers = pd.to_numeric(column, errors="coerce")
-    wrong = numbers.isna() & column.notna()
-    if wrong.any():
-        row = wrong.idxmax()
-        raise CohortError(
-            f"Expected a number as {column.name} of record {ids[row]}. Received {column[row]!r}."
-        )
-    return numbers.astype(float)
 
 
 def _superclass_of(statements: pd.DataFrame) -> dict[str, str]:

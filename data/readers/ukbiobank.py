@@ -22,7 +22,7 @@ import pandas as pd
 
 from data.beats import Beat, BeatError, Strip
 from data.cohort import Cohort, CohortError
-from data.outcomes import flags, numbers, read_table
+from data.outcomes import flags, numbers, numbers_or_text, read_table
 from data.readers.cardiosoft import MEASUREMENTS, read_measurements, read_median_beat, read_strip
 from data.readers.prepare import QUALITY, prepare
 
@@ -185,8 +185,7 @@ def _column(column: pd.Series, eids: pd.Series) -> pd.Series:
         return _instance(column, eids)
     if column.name in ("age", "bmi", "time"):
         return numbers(column, eids)
-    values = pd.to_numeric(column, errors="coerce")
-    return column if (values.isna() & column.notna()).any() else values.astype(float)
+    return numbers_or_text(column)
 
 
 def _sex(column: pd.Series, eids: pd.Series) -> pd.Series:

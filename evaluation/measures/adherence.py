@@ -18,9 +18,9 @@ import pandas as pd
 
 from data.cohort import LEADS
 from data.conditions import Condition, ConditionSchema
-from evaluation.measures.features import FEATURES, measure
+from evaluation.measures.features import CIRCULAR, FEATURES, measure
+from evaluation.measures.regressor import training_rows
 from evaluation.measures.slopes import (
-    CIRCULAR,
     Slopes,
     adjusted_slopes,
     circular_medians,
@@ -29,6 +29,7 @@ from evaluation.measures.slopes import (
     robust_sd,
     unwrapped,
 )
+from evaluation.measures.statistics import random_half, with_ends
 
 if TYPE_CHECKING:
     from data.cohort import Split
@@ -44,7 +45,6 @@ SWEPT = (
 TRUE = tuple(name for name in SWEPT if FEATURES[name].unit == "mV" or name in CIRCULAR)
 
 GENERATED = 4500  # ECGs in all: their noise is then well below that of the test recordings
-MOST = 10_000  # training recordings to measure: their noise is no matter then
 HALVINGS = 20  # of the test patients, at random, for the null
 
 
@@ -105,19 +105,15 @@ def condition_effects(
             for value in (values[0], values[-1])
         ]
         difference = ends[1][list(SWEPT)] - ends[0][list(SWEPT)]
-        for name in SWEPT:
-            if FEATURES[name].unit == "degrees" and name != "qrs_t_angle":
-                difference[name] = (difference[name] + 180) % 360 - 180
+        difference = unwrapped(difference, dict.fromkeys(CIRCULAR, 0.0))
         per = 1.0 if condition.kind != "continuous" else values[-1] - values[0]
         if condition.unit == "years":
             per /= 10
         mean = difference.mean() / per
         half = 1.96 * difference.sem() / abs(per)
         for name in SWEPT:
-            key = f"effect_{condition.name}_{name}"
-            metrics[key] = float(mean[name])
-            metrics[f"{key}_low"] = float(mean[name] - half[name])
-            metrics[f"{key}_high"] = float(mean[name] + half[name])
+            ends = mean[name] - half[name], mean[name] + half[name]
+            metrics |= with_ends(f"effect_{condition.name}_{name}", mean[name], *ends)
     return metrics
 
 
@@ -148,12 +144,11 @@ def references_of(split: Split) -> dict[str, tuple[pd.DataFrame, pd.DataFrame]]:
         split: of the cohort.
 
     Returns:
-        "train": features and subjects of the training recordings (at most `MOST`), which tell what
-        the generator was shown. "true", of a simulated cohort: true features (those in `TRUE`)
+        "train": features and subjects of the training recordings (see `training_rows`), which tell
+        what the generator was shown. "true", of a simulated cohort: true features (those in `TRUE`)
         and subjects of all its recordings.
     """
-    rows = np.unique(np.linspace(0, len(split.train) - 1, min(len(split.train), MOST)).astype(int))
-    train = split.train.take(rows)
+    train = split.train.take(training_rows(len(split.train)))
     references = {"train": (measure(train.ecg), train.subjects)}
     if all(part.truth is not None for part in split):
         truth = pd.concat([part.truth for part in split], ignore_index=True)
@@ -287,7 +282,7 @@ def _between_halves(
     """The agreement of one half of the patients with the other, over many random halvings."""
     rng, count, found = np.random.default_rng(seed), int(groups.max()) + 1, []
     for _ in range(HALVINGS):
-        first = (rng.permutation(count) < count // 2)[groups]
+        first = random_half(groups, rng)
         halves = [
             adjusted_slopes(
                 real[rows].reset_index(drop=True),
@@ -303,8 +298,7 @@ def _between_halves(
     ends = table.quantile([0.025, 0.975])
     metrics = {}
     for name in table:
-        metrics[f"{name}_null"] = float(table[name].median())
-        metrics[f"{name}_null_low"], metrics[f"{name}_null_high"] = map(float, ends[name])
+        metrics |= with_ends(f"{name}_null", table[name].median(), *ends[name])
     return metrics
 
 
@@ -322,6 +316,5 @@ def _with_intervals(slopes: Slopes, suffix: str = "") -> dict[str, float]:
         slopes.pairs, slopes.value, *slopes.interval, strict=True
     ):
         if np.isfinite(numbers[0]):
-            for end, number in zip(("", "_low", "_high"), numbers, strict=True):
-                metrics[f"slope_{contrast}_{feature}{suffix}{end}"] = float(number)
+            metrics |= with_ends(f"slope_{contrast}_{feature}{suffix}", *numbers)
     return metrics

@@ -14,9 +14,8 @@ import pandas as pd
 from data.cohort import LEADS
 from data.conditions import Condition, ConditionSchema
 from evaluation.measures.adherence import SWEPT, reference_subject
-from evaluation.measures.features import measure
+from evaluation.measures.features import CIRCULAR, measure
 from evaluation.measures.slopes import (
-    CIRCULAR,
     YEARS,
     Slopes,
     circular_medians,
@@ -25,6 +24,7 @@ from evaluation.measures.slopes import (
     robust_sd,
     unwrapped,
 )
+from evaluation.measures.statistics import with_ends
 
 if TYPE_CHECKING:
     from vae import VAE
@@ -74,18 +74,19 @@ def specificity_metrics(
         for name, start, after, step in _changes(condition, own, train_subjects):
             moved = _features(model, latent, after)
             moved -= before if start is None else _features(model, latent, start)
-            change = _the_short_way(moved).to_numpy() * np.sign(step)[:, None] / spread
+            change = (
+                unwrapped(moved, dict.fromkeys(CIRCULAR, 0.0)).to_numpy()
+                * np.sign(step)[:, None]
+                / spread
+            )
             size = np.abs(step).mean() / (YEARS if condition.unit == "years" else 1) / spread
             means = robust_means(change, groups, int(groups.max()) + 1)
             rows = [row_of[name, feature] for feature in SWEPT]
             expected = [part[rows] * size for part in (slopes.value, *slopes.interval)]
             for suffix, numbers in (("", (means.value, *means.interval)), ("_real", expected)):
-                for end, values in zip(("", "_low", "_high"), numbers, strict=True):
-                    metrics |= {
-                        f"specificity_{name}_{feature}{suffix}{end}": float(value)
-                        for feature, value in zip(SWEPT, values, strict=True)
-                        if np.isfinite(value)
-                    }
+                for feature, *ends in zip(SWEPT, *numbers, strict=True):
+                    if np.isfinite(ends).all():
+                        metrics |= with_ends(f"specificity_{name}_{feature}{suffix}", *ends)
             compared.append((means.value, expected[0], slopes.error[rows] * size))
     if compared:
         ours, theirs, error = np.concatenate(compared, axis=1)
@@ -137,8 +138,3 @@ def _changes(
 
 def _features(model: VAE, latent: np.ndarray, subjects: pd.DataFrame) -> pd.DataFrame:
     return measure(model.decode(latent, subjects))[list(SWEPT)]
-
-
-def _the_short_way(change: pd.DataFrame) -> pd.DataFrame:
-    """Differences of angles between -180 and 180 degrees."""
-    return unwrapped(change, dict.fromkeys(CIRCULAR, 0.0))

@@ -13,9 +13,20 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import pandas as pd
 from scipy.special import logsumexp
+from sklearn.dummy import DummyRegressor
+from sklearn.linear_model import RidgeCV
+from sklearn.model_selection import PredefinedSplit, cross_val_predict
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
 from data.conditions import ConditionSchema
-from evaluation.measures.reconstruction import DRAWS, bootstrap_means, bootstrap_weights
+from evaluation.measures.statistics import (
+    DRAWS,
+    bootstrap_means,
+    weighted_auc,
+    weightings,
+    with_interval,
+)
 
 ACTIVE_VARIANCE = 0.01  # Burda, Grosse and Salakhutdinov 2016, arXiv 1509.00519, section 4.2
 ACTIVE_KL_NATS = 0.1  # a posterior mean of variance 0.01 alone is reached at a KL of 0.005 nat
@@ -80,7 +91,7 @@ def latent_metrics(
     total, samples = bootstrap_means(kl.sum(axis=1, keepdims=True), patients, seed, draws)
 
     metrics = _numbered("kl", kl.mean(axis=0))
-    metrics |= _with_interval("kl_total", total[0], samples[:, 0])
+    metrics |= with_interval("kl_total", np.append(total, samples))
     metrics |= _numbered("mean_variance", variance)
     metrics |= _numbered("aggregate_mean", mean.mean(axis=0))
     metrics |= _numbered("aggregate_sd", aggregate_sd)
@@ -183,10 +194,8 @@ def _probe(
             return 1 - model / baseline
 
         measure = "r2"
-    everyone = np.ones((1, len(values)))
-    drawn = bootstrap_weights(patients, seed, draws)
-    samples = np.concatenate([score(weights) for weights in drawn])
-    return _with_interval(f"probe_{measure}_{name}", score(everyone)[0], samples)
+    scored = np.concatenate([score(weights) for weights in weightings(patients, seed, draws)])
+    return with_interval(f"probe_{measure}_{name}", scored)
 
 
 def _out_of_fold(
@@ -194,61 +203,17 @@ def _out_of_fold(
 ) -> tuple[np.ndarray, np.ndarray]:
     """(N,) ridge predictions and (N,) training means, each from folds without the patient."""
     _, patient_of = np.unique(patients, return_inverse=True)
-    count = int(patient_of.max()) + 1
-    fold_of = np.random.default_rng(seed).permutation(count) % FOLDS
-    predicted, naive = np.empty(len(values)), np.empty(len(values))
-    for fold in range(FOLDS):
-        held_out = fold_of[patient_of] == fold
-        x, y = mean[~held_out], values[~held_out]
-        center, spread = x.mean(axis=0), x.std(axis=0)
-        spread[spread == 0] = 1  # a dead dimension tells nothing and must not divide by zero
-        slopes = _ridge((x - center) / spread, y - y.mean())
-        naive[held_out] = y.mean()
-        predicted[held_out] = y.mean() + (mean[held_out] - center) / spread @ slopes
+    fold_of = np.random.default_rng(seed).permutation(int(patient_of.max()) + 1) % FOLDS
+    folds = PredefinedSplit(fold_of[patient_of])
+    ridge = make_pipeline(StandardScaler(), RidgeCV(PENALTIES))
+    predicted, naive = (
+        cross_val_predict(model, mean, values, cv=folds) for model in (ridge, DummyRegressor())
+    )
     return predicted, naive
-
-
-def _ridge(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """(Z,) slopes of centred y on standardised x under the penalty of least leave-one-out error."""
-    u, scale, vt = np.linalg.svd(x, full_matrices=False)
-    projected = u.T @ y
-    errors = []
-    for penalty in PENALTIES:
-        kept = scale**2 / (scale**2 + penalty)
-        leverage = np.square(u) @ kept + 1 / len(y)  # 1 / N: the mean is fitted too
-        errors.append(np.square((y - u @ (kept * projected)) / (1 - leverage)).sum())
-    penalty = PENALTIES[np.argmin(errors)]
-    return vt.T @ (scale / (scale**2 + penalty) * projected)
-
-
-def weighted_auc(weights: np.ndarray, score: np.ndarray, positive: np.ndarray) -> np.ndarray:
-    """Area under the ROC curve of a score under many weightings at once; ties count one half.
-
-    Args:
-        weights: (B, N), how often each subject counts.
-        score: (N,), higher = more likely positive.
-        positive: (N,) bool.
-
-    Returns:
-        (B,); NaN where a weighting leaves one class empty.
-    """
-    order = np.argsort(score, kind="stable")
-    starts = np.flatnonzero(np.diff(score[order], prepend=-np.inf))  # of each group of ties
-    positives = np.add.reduceat((weights * positive)[:, order], starts, axis=1)
-    negatives = np.add.reduceat((weights * ~positive)[:, order], starts, axis=1)
-    below = np.cumsum(negatives, axis=1, dtype=np.float64) - negatives / 2
-    pairs = positives.sum(axis=1) * negatives.sum(axis=1)
-    with np.errstate(invalid="ignore"):
-        return (positives * below).sum(axis=1) / pairs
 
 
 def _numbered(name: str, values: np.ndarray) -> dict[str, float]:
     return {f"{name}_{number}": float(value) for number, value in enumerate(values)}
-
-
-def _with_interval(name: str, value: float, samples: np.ndarray) -> dict[str, float]:
-    low, high = np.nanpercentile(samples, (2.5, 97.5))
-    return {name: float(value), f"{name}_low": float(low), f"{name}_high": float(high)}
 
 
 def _check_shapes(mean, log_var, conditions, names, patients) -> None:

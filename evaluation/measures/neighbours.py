@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from evaluation.measures.reconstruction import UV_PER_MV
+from data.cohort import UV_PER_MV
 
 ROWS_PER_BLOCK = 1024
 VALUES_PER_BLOCK = 2**23  # 32 MB

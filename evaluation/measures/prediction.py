@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+import pandas as pd
 from scipy.special import expit, log_softmax
 
-from evaluation.measures.latent import weighted_auc
-from evaluation.measures.reconstruction import bootstrap_weights
+from evaluation.measures.statistics import DRAWS, weighted_auc, weightings, with_interval
 
 
 def prediction_metrics(
@@ -20,7 +20,7 @@ def prediction_metrics(
     target: np.ndarray,
     patients: Sequence[str] | np.ndarray,
     seed: int = 0,
-    draws: int = 1000,
+    draws: int = DRAWS,
 ) -> dict[str, float]:
     """Metrics of a head on the test split, beside what knowing nothing of the ECG would give.
 
@@ -40,15 +40,14 @@ def prediction_metrics(
     """
     target = np.asarray(target)
     measure = {"binary": _binary, "multiclass": _multiclass, "regression": _regression}[task]
-    point = measure(output, target, np.ones(len(target)))
-    weights = np.concatenate(list(bootstrap_weights(patients, seed, draws)))
-    drawn = [measure(output, target, row) for row in weights]
+    rows = (row for weights in weightings(patients, seed, draws) for row in weights)
+    measured = pd.DataFrame([measure(output, target, row) for row in rows])
     metrics = {}
-    for name, value in point.items():
-        metrics[name] = float(value)
-        if not name.endswith("_null"):
-            low, high = np.nanpercentile([draw[name] for draw in drawn], (2.5, 97.5))
-            metrics |= {f"{name}_low": float(low), f"{name}_high": float(high)}
+    for name, values in measured.items():
+        if name.endswith("_null"):
+            metrics[name] = float(values[0])
+        else:
+            metrics |= with_interval(name, values.to_numpy())
     return metrics | {"recordings": len(target)}
 
 

@@ -17,9 +17,17 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from evaluation.measures.latent import weighted_auc
-from evaluation.measures.neighbours import ROWS_PER_BLOCK, nearest, neighbours, paired_distance
-from evaluation.measures.reconstruction import DRAWS, UV_PER_MV, bootstrap_weights
+from data.cohort import UV_PER_MV
+from data.rows import first_not_finite
+from evaluation.measures.neighbours import nearest, neighbours, paired_distance
+from evaluation.measures.statistics import (
+    DRAWS,
+    bootstrap_weights,
+    weighted_auc,
+    weightings,
+    with_ends,
+    with_interval,
+)
 
 CONTROL_SHARE = 0.1  # of the generated beats, replaced by copies of training beats
 CONTROL_NOISE_UV = 5.0  # on each sample of a copy: the quietest of median beats
@@ -145,9 +153,7 @@ def _ratio(
     return {
         "nearest_train_uv": float(np.median(closest)),
         "nearest_train_uv_p5": float(np.percentile(closest, 5)),
-        "nearest_ratio": float(np.exp(value)),
-        "nearest_ratio_low": float(np.exp(value - half)),
-        "nearest_ratio_high": float(np.exp(value + half)),
+        **with_ends("nearest_ratio", *np.exp([value, value - half, value + half])),
         "nearest_ratio_control": float(np.exp(control)),
     }
 
@@ -205,7 +211,9 @@ def _membership(
     to_kept = np.concatenate([nearest(train, kept), nearest(holdout, kept)])
     to_replaced = np.concatenate([nearest(train, replaced), nearest(holdout, replaced)])
     distance = np.minimum(to_kept, to_replaced)
-    metrics = _auc("membership_auc", -distance, member, patients, seed, draws)
+    drawn = weightings(patients, seed, draws)
+    aucs = np.concatenate([weighted_auc(weights, -distance, member) for weights in drawn])
+    metrics = with_interval("membership_auc", aucs)
 
     # A held-out beat is compared with all held-out patients but its own. So that neither side has
     # more to choose from, one is hidden from each member too.
@@ -234,17 +242,6 @@ def _membership(
     return metrics | {"membership_auc_control": float(control)}
 
 
-def _auc(
-    name: str, score: np.ndarray, member: np.ndarray, patients: np.ndarray, seed: int, draws: int
-) -> dict[str, float]:
-    """AUC of (N,) scores and its interval, from a bootstrap of the candidates' patients."""
-    [auc] = weighted_auc(np.ones((1, len(score))), score, member)
-    chunks = bootstrap_weights(patients, seed, draws)
-    samples = np.concatenate([weighted_auc(weights, score, member) for weights in chunks])
-    low, high = np.nanpercentile(samples, (2.5, 97.5))
-    return {name: float(auc), f"{name}_low": float(low), f"{name}_high": float(high)}
-
-
 def _calibrated_auc(
     name: str,
     scores: np.ndarray,
@@ -254,7 +251,7 @@ def _calibrated_auc(
     seed: int,
     draws: int,
 ) -> dict[str, float]:
-    """The same of scores that compare with held-out patients, who are drawn in both roles.
+    """AUC of scores that compare with held-out patients, who are drawn in both roles.
 
     Args:
         name: of the metric.
@@ -273,8 +270,7 @@ def _calibrated_auc(
             score = _first(scores, (weights > 0)[row_of[ids]])
             samples += list(weighted_auc(weights[None], score, member))
     half = 1.96 * np.nanstd(samples)
-    low, high = max(auc - half, 0), min(auc + half, 1)
-    return {name: float(auc), f"{name}_low": float(low), f"{name}_high": float(high)}
+    return with_ends(name, auc, max(auc - half, 0), min(auc + half, 1))
 
 
 def _first(values: np.ndarray, there: np.ndarray) -> np.ndarray:
@@ -335,9 +331,6 @@ def _check(train, holdout, generated, reconstructions) -> None:
                 f"Received: {shapes}."
             )
     for name, ecg in (("train", train), ("holdout", holdout), ("generated", generated)):
-        for start in range(0, len(ecg), ROWS_PER_BLOCK):
-            finite = np.isfinite(ecg[start : start + ROWS_PER_BLOCK]).all(axis=(1, 2))
-            if not finite.all():
-                raise ValueError(
-                    f"ECG {start + int(np.argmin(finite))} of {name} has NaN or infinite values."
-                )
+        row = first_not_finite(ecg)
+        if row is not None:
+            raise ValueError(f"ECG {row} of {name} has NaN or infinite values.")

@@ -14,8 +14,7 @@ F features.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
@@ -23,11 +22,19 @@ from scipy.stats import wasserstein_distance
 
 from data.cohort import LEADS, QRS_SAMPLE, SAMPLING_RATE, einthoven_residual
 from data.leads import independent_among
-from evaluation.measures.features import FEATURES, measure
+from data.rows import first_not_finite
+from evaluation.measures.features import CIRCULAR, measure, short_way
+from evaluation.measures.statistics import random_half, with_ends
+from evaluation.measures.two_samples import (
+    Distances,
+    frechet_distance,
+    mmd2_of,
+    nearest_neighbours_of,
+    squared_distances,
+    swap_test,
+)
 
-NEIGHBOURS = 5  # k, as in Naeem et al. 2020
 DRAWS = 200  # random halves: the 2.5% points then rest on 5 of them
-SWAPS = 999  # of the permutation test: the smallest p is 0.001
 FEWEST_PATIENTS = 20  # halves of 10, above k neighbours
 
 # What is used of larger samples: the distances between all beats are kept in memory.
@@ -48,15 +55,6 @@ COMPARED_FEATURES = tuple(dict.fromkeys(PRINCIPAL_FEATURES + FRECHET_FEATURES))
 
 class RealismError(ValueError):
     """ECGs that cannot be compared. The message says which and what to do."""
-
-
-class Neighbours(NamedTuple):
-    """Figures of nearest neighbours; see `nearest_neighbours`."""
-
-    density: float
-    coverage: float
-    precision: float
-    recall: float
 
 
 def realism_metrics(
@@ -137,11 +135,12 @@ def realism_metrics(
     bandwidth = median_distance(train)
     squared = squared_distances(pool)
     first = squared[: 2 * len(rows), : 2 * len(rows)]
-    metrics["mmd2_all"], metrics["mmd2_p_value"] = _swap_test(first, bandwidth, patient_of, rng)
+    metrics["mmd2_all"], metrics["mmd2_p_value"] = swap_test(first, bandwidth, patient_of, rng)
     correlations = lead_correlations(pool, leads)
     found: dict[str, list[float]] = {}
-    for number, (half, other) in enumerate(_halves(patient_of, draws, rng)):
-        copy = 1 + number % copies
+    for number in range(draws):
+        first_half, copy = random_half(patient_of, rng), 1 + number % copies
+        half, other = np.flatnonzero(first_half), np.flatnonzero(~first_half)
         for suffix, compared in (("", copy * len(rows) + other), ("_null", other)):
             values = _figures(squared, half, compared, bandwidth)
             if correlations.shape[1]:
@@ -155,21 +154,6 @@ def realism_metrics(
 
 
 # ---- the figures ---------------------------------------------------------------------------------
-
-
-def squared_distances(beats: np.ndarray) -> np.ndarray:
-    """Euclidean, between all pairs: (P, ...) -> (P, P) float32, 0 on the diagonal."""
-    flat = np.asarray(beats, np.float32).reshape(len(beats), -1)
-    # Distances do not change, but float32 holds more digits of the products of centred beats.
-    flat = flat - flat.mean(axis=0, dtype=np.float64).astype(np.float32)
-    length = np.square(flat).sum(axis=1)
-    squared = flat @ flat.T
-    squared *= -2
-    squared += length
-    squared += length[:, None]
-    np.maximum(squared, 0, out=squared)
-    np.fill_diagonal(squared, 0)
-    return squared
 
 
 def median_distance(beats: np.ndarray) -> float:
@@ -186,90 +170,6 @@ def median_distance(beats: np.ndarray) -> float:
             "median distance of 0. Check the training split."
         )
     return float(np.sqrt(np.median(pairs)))
-
-
-def mmd2(x: np.ndarray, y: np.ndarray, bandwidth: float) -> float:
-    """Squared maximum mean discrepancy, unbiased: 0 on average if x and y are distributed alike.
-
-    Gretton et al. 2012 (JMLR 13:723-773), equation 3, with the kernel exp(-d^2 / (2 h^2)) of the
-    Euclidean distance d.
-
-    Args:
-        x: (N, ...).
-        y: (M, ...).
-        bandwidth: h, in the unit of x and y.
-
-    Returns:
-        At most 2; may be below 0.
-    """
-    return _mmd2(*_blocks(x, y), bandwidth)
-
-
-def mmd2_p_value(
-    real: np.ndarray,
-    generated: np.ndarray,
-    bandwidth: float,
-    patients: Sequence[str] | np.ndarray,
-    seed: int = 0,
-) -> float:
-    """Permutation p of `mmd2`: how often chance makes two paired samples differ as much.
-
-    If real and generated ECGs of the same conditions are distributed alike, they can be exchanged.
-    So the pairs of a patient are swapped with probability 1/2, all recordings of the patient
-    together, since those of one person are alike.
-
-    Args:
-        real: (N, ...).
-        generated: (N, ...), row i at the conditions of row i of `real`.
-        bandwidth: see `mmd2`.
-        patients: (N,) patient id of each row.
-        seed: of the swaps.
-
-    Returns:
-        Share of `SWAPS` random swaps, and of the order observed, with an MMD^2 at least as large.
-    """
-    _, patient_of = np.unique(np.asarray(patients), return_inverse=True)
-    squared = squared_distances(np.concatenate([real, generated]))
-    return _swap_test(squared, bandwidth, patient_of, np.random.default_rng(seed))[1]
-
-
-def nearest_neighbours(real: np.ndarray, generated: np.ndarray, k: int = NEIGHBOURS) -> Neighbours:
-    """Density, coverage, precision and recall, by Euclidean balls around each beat.
-
-    The ball of a beat reaches to its k-th neighbour among the beats of its own sample. Precision is
-    the share of generated beats in any ball of a real one, recall the reverse (Kynkaanniemi et al.
-    2019, arXiv 1904.06991); density counts the real balls that a generated beat is in, over k, and
-    coverage is the share of real balls with a generated beat in them (Naeem et al. 2020, arXiv
-    2002.09797). For two samples of N beats of one distribution density is 1 on average, coverage
-    1 - (N - 1)! (2N - k - 1)! / ((N - k - 1)! (2N - 1)!), which is 0.97 for k = 5 and large N.
-
-    Args:
-        real: (N, ...), more than k of them.
-        generated: (M, ...), more than k of them.
-        k: neighbours.
-    """
-    return _nearest_neighbours(*_blocks(real, generated), k)
-
-
-def frechet_distance(x: np.ndarray, y: np.ndarray) -> float:
-    """Squared Frechet distance of the Gaussians with the means and covariances of two samples.
-
-    |mean difference|^2 + tr(Cx + Cy - 2 (Cx Cy)^(1/2)) (Dowson and Landau 1982,
-    doi 10.1016/0047-259X(82)90077-X), as in the Frechet inception distance. Samples need not be
-    larger than F. It is above 0 for samples of one distribution, the more the smaller they are.
-
-    Args:
-        x: (N, F), N at least 2.
-        y: (M, F), M at least 2.
-    """
-    of_x, of_y = (np.atleast_2d(np.cov(sample, rowvar=False)) for sample in (x, y))
-    variances, axes = np.linalg.eigh(of_x)
-    root = (axes * np.sqrt(np.maximum(variances, 0))) @ axes.T
-    # Cx Cy has the eigenvalues of this symmetric matrix, which cannot come out complex.
-    product = np.maximum(np.linalg.eigvalsh(root @ of_y @ root), 0)
-    distance = np.square(x.mean(axis=0) - y.mean(axis=0)).sum()
-    distance += np.trace(of_x) + np.trace(of_y) - 2 * np.sqrt(product).sum()
-    return float(max(distance, 0.0))
 
 
 def lead_correlations(ecg: np.ndarray, leads: Sequence[str] = LEADS) -> np.ndarray:
@@ -315,90 +215,26 @@ def _impossible(pool: np.ndarray, table: pd.DataFrame, n: int) -> dict[str, floa
     return metrics
 
 
-def _halves(
-    patient_of: np.ndarray, draws: int, rng: np.random.Generator
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Row numbers of random halves of the patients; of an odd number, the second has one more."""
-    count = int(patient_of.max()) + 1
-    for _ in range(draws):
-        in_first = (rng.permutation(count) < count // 2)[patient_of]
-        yield np.flatnonzero(in_first), np.flatnonzero(~in_first)
-
-
-def _blocks(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Squared distances within x (N, N), between x and y (N, M), within y (M, M)."""
-    squared = squared_distances(np.concatenate([x, y]))
-    n = len(x)
-    return squared[:n, :n], squared[:n, n:], squared[n:, n:]
-
-
 def _figures(
     squared: np.ndarray, half: np.ndarray, compared: np.ndarray, bandwidth: float
 ) -> dict[str, float]:
     """What rests on the distances between beats, given by row numbers of the pool."""
-    blocks = (
-        squared[np.ix_(half, half)],
-        squared[np.ix_(half, compared)],
-        squared[np.ix_(compared, compared)],
-    )
-    return {"mmd2": _mmd2(*blocks, bandwidth), **_nearest_neighbours(*blocks)._asdict()}
-
-
-def _mmd2(within_x: np.ndarray, between: np.ndarray, within_y: np.ndarray, h: float) -> float:
-    sums = [_kernel(part, h).sum(dtype=np.float64) for part in (within_x, between, within_y)]
-    n, m = between.shape
-    # A beat's kernel with itself is 1 and does not count: that is what makes it unbiased.
-    return float(
-        (sums[0] - n) / (n * (n - 1)) + (sums[2] - m) / (m * (m - 1)) - 2 * sums[1] / (n * m)
-    )
-
-
-def _kernel(squared: np.ndarray, bandwidth: float) -> np.ndarray:
-    return np.exp(squared * np.float32(-0.5 / bandwidth**2))
-
-
-def _swap_test(
-    squared: np.ndarray, bandwidth: float, patient_of: np.ndarray, rng: np.random.Generator
-) -> tuple[float, float]:
-    """MMD^2 and its p, of (2N, 2N) squared distances of N real beats and their N generated ones."""
-    n = len(patient_of)
-    kernel = _kernel(squared, bandwidth)
-    signs = rng.choice(np.array([-1, 1], np.float32), (SWAPS + 1, int(patient_of.max()) + 1))
-    signs[0] = 1  # as observed
-    signs = np.concatenate([signs[:, patient_of], -signs[:, patient_of]], axis=1)
-    # +1 for a beat in the first sample, -1 in the second: sums within less sums between them.
-    contrast = ((signs @ kernel) * signs).sum(axis=1, dtype=np.float64)
-    total = kernel.sum(dtype=np.float64)
-    within, between = (total + contrast) / 2, (total - contrast) / 2
-    values = (within - 2 * n) / (n * (n - 1)) - between / n**2
-    # Swaps that only exchange the names of the samples give the same up to rounding.
-    return float(values[0]), float(np.mean(values >= values[0] - 1e-7))
-
-
-def _nearest_neighbours(
-    within_x: np.ndarray, between: np.ndarray, within_y: np.ndarray, k: int = NEIGHBOURS
-) -> Neighbours:
-    # A beat is its own nearest neighbour, at place 0.
-    radius_x, radius_y = (np.partition(part, k, axis=1)[:, k] for part in (within_x, within_y))
-    inside_x, inside_y = between <= radius_x[:, None], between <= radius_y
-    return Neighbours(
-        density=float(inside_x.sum() / (k * len(radius_y))),
-        coverage=float(inside_x.any(axis=1).mean()),
-        precision=float(inside_x.any(axis=0).mean()),
-        recall=float(inside_y.any(axis=1).mean()),
-    )
+    distances = Distances.among(squared, half, compared)
+    return {
+        "mmd2": mmd2_of(distances, bandwidth),
+        **nearest_neighbours_of(distances)._asdict(),
+    }
 
 
 def _standardised(table: pd.DataFrame, train: pd.DataFrame) -> pd.DataFrame:
     """(P, F) features in SD of the training beats from their mean; NaN where not found."""
     table, train = table[list(COMPARED_FEATURES)].copy(), train[list(COMPARED_FEATURES)].copy()
-    for name in COMPARED_FEATURES:
-        if FEATURES[name].unit == "degrees" and name != "qrs_t_angle":
-            # Axes are counted from the mean one, or -179 and 179 degrees would be far apart.
-            radians = np.radians(train[name].dropna())
-            centre = np.degrees(np.arctan2(np.sin(radians).sum(), np.cos(radians).sum()))
-            for part in (table, train):
-                part[name] = (part[name] - centre + 180) % 360 - 180
+    for name in train.columns.intersection(CIRCULAR):
+        # Axes are counted from the mean one, or -179 and 179 degrees would be far apart.
+        radians = np.radians(train[name].dropna())
+        centre = np.degrees(np.arctan2(np.sin(radians).sum(), np.cos(radians).sum()))
+        for part in (table, train):
+            part[name] = short_way(part[name] - centre)
     scale = train.std()
     return (table - train.mean()) / scale.where(scale > 0, 1.0)
 
@@ -423,10 +259,7 @@ def _over_halves(found: dict[str, list[float]]) -> dict[str, float]:
     metrics = {}
     for name, values in found.items():
         known = [value for value in values if not np.isnan(value)] or [np.nan]
-        metrics[name] = float(np.mean(known))
-        metrics[f"{name}_low"], metrics[f"{name}_high"] = map(
-            float, np.percentile(known, (2.5, 97.5))
-        )
+        metrics |= with_ends(name, np.mean(known), *np.percentile(known, (2.5, 97.5)))
         if name == "mmd2_null":
             metrics["mmd2_null_p95"] = float(np.percentile(known, 95))
         if name == "coverage_null":
@@ -454,11 +287,10 @@ def _check(real, generated, train, patients, leads) -> None:
         raise RealismError(
             f"Expected one patient id for each of {n} real ECGs. Received: {len(patients)}."
         )
-    for start in range(0, len(generated), REAL_BEATS):
-        finite = np.isfinite(generated[start : start + REAL_BEATS]).all(axis=(1, 2))
-        if not finite.all():
-            raise RealismError(
-                f"Expected finite generated ECGs. Received: NaN or infinite values in number "
-                f"{start + int(finite.argmin())}. The model is broken: see its loss curves, or "
-                "train it again with a lower learning rate."
-            )
+    row = first_not_finite(generated)
+    if row is not None:
+        raise RealismError(
+            f"Expected finite generated ECGs. Received: NaN or infinite values in number {row}. "
+            "The model is broken: see its loss curves, or train it again with a lower learning "
+            "rate."
+        )

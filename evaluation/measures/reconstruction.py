@@ -14,17 +14,15 @@ from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
-from data.cohort import LEADS, QRS_SAMPLE, SAMPLING_RATE, einthoven_residual
+from data.cohort import LEADS, QRS_SAMPLE, SAMPLING_RATE, UV_PER_MV, einthoven_residual
+from evaluation.measures.statistics import DRAWS, bootstrap_means, with_ends
 
 # Windows in ms from the QRS centre, fixed for every beat: they hold the wave of nearly all resting
 # adults (PR up to 240 ms, QRS up to 120 ms, QT up to 480 ms), not its exact limits.
 SEGMENTS_MS = {"p": (-300, -60), "qrs": (-60, 60), "st": (60, 140), "t": (140, 420)}
 
 MEASURES = ("mae_uv", "rmse_uv", "pearson_r")
-DRAWS = 1000  # bootstrap samples: the 2.5% points then rest on 25 samples
 RECORDINGS_PER_CHUNK = 2048  # 79 MB in float64 at 12 x 400
-WEIGHTS_PER_CHUNK = 2**23  # 32 MB
-UV_PER_MV = 1000.0
 
 
 def reconstruction_metrics(
@@ -145,54 +143,6 @@ def project(ecg: np.ndarray, mean: np.ndarray, components: np.ndarray) -> np.nda
     return mean + (scores @ flat).reshape(ecg.shape)
 
 
-def bootstrap_weights(
-    patients: Sequence[str] | np.ndarray, seed: int, draws: int = DRAWS
-) -> Iterator[np.ndarray]:
-    """How often each recording is drawn when patients are drawn with replacement.
-
-    Args:
-        patients: (N,) patient id of each recording.
-        seed: of the draws; the same seed and patients give the same draws (paired comparisons).
-        draws: number of bootstrap samples.
-
-    Yields:
-        (draws in this chunk, N) float32 whole numbers, in chunks of at most 32 MB or one draw.
-    """
-    _, patient_of = np.unique(np.asarray(patients), return_inverse=True)
-    count = int(patient_of.max()) + 1
-    rng = np.random.default_rng(seed)
-    size = max(1, WEIGHTS_PER_CHUNK // len(patient_of))
-    for start in range(0, draws, size):
-        drawn = np.zeros((min(size, draws - start), count), np.float32)
-        for row in drawn:
-            row += np.bincount(rng.integers(count, size=count), minlength=count)
-        yield drawn[:, patient_of]
-
-
-def bootstrap_means(
-    values: np.ndarray, patients: Sequence[str] | np.ndarray, seed: int, draws: int = DRAWS
-) -> tuple[np.ndarray, np.ndarray]:
-    """Means over recordings and their bootstrap samples over patients.
-
-    Args:
-        values: (N, M), NaN where a recording has no value of a measure.
-        patients: (N,) patient id of each recording.
-        seed: of the bootstrap.
-        draws: bootstrap samples.
-
-    Returns:
-        (M,) means and (draws, M) means of the bootstrap samples; NaN without any value.
-    """
-    known = ~np.isnan(values)
-    sums = np.where(known, values, 0.0)
-    everyone = np.ones((1, len(values)))
-    means = []
-    with np.errstate(invalid="ignore"):  # 0 / 0: a measure without any value is NaN
-        for weights in (everyone, *bootstrap_weights(patients, seed, draws)):
-            means.append((weights @ sums) / (weights @ known))
-    return means[0][0], np.concatenate(means[1:])
-
-
 def _parts(
     leads: Sequence[str], samples: int, sampling_rate: float, qrs_sample: int
 ) -> dict[str, tuple[slice, slice]]:
@@ -244,8 +194,7 @@ def _with_intervals(
     for name, *numbers in zip(values, means, lows, highs, strict=True):
         if "rmse" in name:
             numbers = np.sqrt(numbers)
-        for suffix, number in zip(("", "_low", "_high"), numbers, strict=True):
-            metrics[f"{name}{suffix}"] = float(number)
+        metrics |= with_ends(name, *numbers)
     return metrics
 
 

@@ -17,8 +17,9 @@ import pandas as pd
 
 from data.cohort import LEADS, Cohort, independent_leads
 from data.conditions import ConditionSchema
-from evaluation.measures.latent import probe_targets, weighted_auc
-from evaluation.measures.reconstruction import DRAWS, bootstrap_weights
+from data.rows import chunks
+from evaluation.measures.latent import probe_targets
+from evaluation.measures.statistics import DRAWS, weighted_auc, weightings, with_interval
 
 POOLED = 4  # samples averaged: 8 ms at 500 Hz
 # Training recordings, and test recordings to generate for. Ten times as many would narrow the
@@ -97,8 +98,8 @@ class ConditionRegressor:
     def _inputs(self, ecg: np.ndarray) -> np.ndarray:
         """(N, D): averages of `POOLED` samples of the independent leads, mV."""
         parts = []
-        for start in range(0, len(ecg), 2048):
-            beats = np.asarray(ecg[start : start + 2048], np.float64)
+        for _, part in chunks(ecg, 2048):
+            beats = part.astype(np.float64)
             if tuple(self.leads) == LEADS:
                 beats = independent_leads(beats)
             n, leads, samples = beats.shape
@@ -193,14 +194,17 @@ def scores(
     value, patients = value[known], patients[known]
     if len(value) < FEWEST or np.ptp(value) == 0:
         return {}
-    everyone = np.ones((1, len(value)), np.float32)
-    weightings = [everyone, *bootstrap_weights(patients, seed, draws)]
+    drawn = list(weightings(patients, seed, draws))
     scored: dict[str, list[np.ndarray]] = {}
     for each, mean in zip(predicted, naive, strict=True):
         each = each[:, known]
         if binary:
             positive = np.tile(value > value.min(), len(each))
-            found = {"auc": _each(weightings, _auc(each, positive))}
+            parts = [
+                weighted_auc(np.tile(weights, len(each)), each.ravel(), positive)
+                for weights in drawn
+            ]
+            found = {"auc": np.concatenate(parts)}
         else:
             errors = np.stack(
                 [
@@ -211,28 +215,12 @@ def scores(
                 ],
                 axis=1,
             )
-            square, spread, absolute, count = _each(weightings, lambda w, e=errors: w @ e).T
+            parts = [weights @ errors for weights in drawn]
+            square, spread, absolute, count = np.concatenate(parts).T
             found = {"r2": 1 - square / spread, "mae": absolute / count}
         for measure, values in found.items():
             scored.setdefault(measure, []).append(values)
     return scored
-
-
-def with_interval(name: str, values: np.ndarray) -> dict[str, float]:
-    """The value and its percentile 95% interval, of (1 + B,) as from `scores`."""
-    low, high = np.nanpercentile(values[1:], (2.5, 97.5))
-    return {name: float(values[0]), f"{name}_low": float(low), f"{name}_high": float(high)}
-
-
-def _each(weightings, score) -> np.ndarray:
-    return np.concatenate([score(weights) for weights in weightings])
-
-
-def _auc(predicted: np.ndarray, positive: np.ndarray):
-    """The AUC of (K, N) scores under weights of the N recordings."""
-    return lambda weights: weighted_auc(
-        np.tile(weights, len(predicted)), predicted.ravel(), positive
-    )
 
 
 def _spectrum(x: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -22,12 +22,12 @@ import pandas as pd
 from scipy import stats
 
 from data.conditions import Condition, ConditionSchema
+from evaluation.measures.features import CIRCULAR, short_way
 
 MAD_OF_NORMAL = float(stats.norm.ppf(0.75))  # median absolute deviation of a standard normal
 HUBER = 1.345  # robust SD; 95% efficient where errors are normal
 ITERATIONS = 100
 FEWEST = 10  # patients whose condition is known, or who are of a category; below, no slope
-CIRCULAR = ("p_axis", "qrs_axis", "t_axis")
 YEARS = 10  # a slope on something in years is per decade
 
 
@@ -202,7 +202,7 @@ def correlation_and_gain(
 def unwrapped(features: pd.DataFrame, centre: dict[str, float]) -> pd.DataFrame:
     """The features with each angle within 180 degrees of its centre, so that slopes make sense."""
     turned = {
-        name: (features[name] - middle + 180) % 360 - 180 + middle
+        name: short_way(features[name] - middle) + middle
         for name, middle in centre.items()
         if name in features
     }
@@ -215,15 +215,14 @@ def circular_medians(features: pd.DataFrame) -> dict[str, float]:
     medians = {}
     for name in features.columns.intersection(CIRCULAR):
         angle = features[name].dropna().to_numpy()
-        distance = [np.abs((angle - middle + 180) % 360 - 180).sum() for middle in grid]
+        distance = [np.abs(short_way(angle - middle)).sum() for middle in grid]
         medians[name] = float(grid[np.argmin(distance)])
     return medians
 
 
 def robust_sd(values: np.ndarray) -> np.ndarray:
     """1.48 times the median absolute deviation of each column of (N, F), NaN left out."""
-    deviation = np.abs(values - np.nanmedian(values, axis=0))
-    return np.nanmedian(deviation, axis=0) / MAD_OF_NORMAL
+    return stats.median_abs_deviation(values, scale="normal", nan_policy="omit")
 
 
 def _contrasts_of(condition: Condition, subjects: pd.DataFrame) -> dict[str, np.ndarray]:

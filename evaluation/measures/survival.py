@@ -21,8 +21,7 @@ from lifelines import CoxPHFitter, KaplanMeierFitter
 from lifelines.statistics import multivariate_logrank_test
 from scipy.integrate import trapezoid
 
-from evaluation.measures.latent import weighted_auc
-from evaluation.measures.reconstruction import bootstrap_weights
+from evaluation.measures.statistics import weighted_auc, weightings, with_interval
 from evaluation.measures.survival_scores import (
     brier_scores,
     calibration_curve,
@@ -181,15 +180,14 @@ def survival_metrics(
     """
     horizons = _checked_horizons(train, test, horizons)
     risks, imputed = _risks(train, test, baseline)
-    weights = [np.ones((1, len(test))), *bootstrap_weights(test.patients, seed, draws)]
-    samples = _samples(risks, train, test, horizons, np.concatenate(weights))
+    weights = np.concatenate(list(weightings(test.patients, seed, draws)))
+    samples = _samples(risks, train, test, horizons, weights)
 
     metrics = {"test_subjects": len(test), "test_events": int(test.event.sum())}
     metrics["conditions_imputed"] = imputed
     metrics |= {f"horizon_{number}": float(time) for number, time in enumerate(horizons, 1)}
     for name, values in samples.items():
-        low, high = np.nanpercentile(values[1:], (2.5, 97.5))
-        metrics |= {name: float(values[0]), f"{name}_low": float(low), f"{name}_high": float(high)}
+        metrics |= with_interval(name, values)
     for name, risk in risks.items():
         if risk.train_log_hazard is not None:
             group = risk_groups(risk.train_log_hazard, risk.log_hazard)

@@ -12,13 +12,8 @@ import numpy as np
 
 from data.cohort import Cohort
 from data.conditions import ConditionSchema
-from evaluation.measures.reconstruction import DRAWS
-from evaluation.measures.regressor import (
-    ConditionRegressor,
-    condition_values,
-    scores,
-    with_interval,
-)
+from evaluation.measures.regressor import ConditionRegressor, condition_values, scores
+from evaluation.measures.statistics import DRAWS, with_interval
 
 NO_SKILL = {"r2": 0.0, "auc": 0.5}
 

@@ -162,7 +162,7 @@ def edit_database(folder, edit):
         ),
         (
             lambda f: edit_database(f, lambda t: t.assign(age=["60", "sixty"])),
-            "age of record 2. Received 'sixty'",
+            "age of '2'. Received: 'sixty'",
         ),
         (
             lambda f: edit_database(f, lambda t: t.assign(scp_codes="__import__('os')")),

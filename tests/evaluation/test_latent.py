@@ -9,8 +9,8 @@ from evaluation.measures.latent import (
     kl_per_dimension,
     latent_metrics,
     probe_targets,
-    weighted_auc,
 )
+from evaluation.measures.statistics import weighted_auc
 
 rng = np.random.default_rng(3)
 N = 400

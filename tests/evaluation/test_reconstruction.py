@@ -3,13 +3,8 @@ import pytest
 from scipy import stats
 
 from data.cohort import LEADS, derive_leads
-from evaluation.measures.reconstruction import (
-    bootstrap_means,
-    bootstrap_weights,
-    fit_pca,
-    project,
-    reconstruction_metrics,
-)
+from evaluation.measures.reconstruction import fit_pca, project, reconstruction_metrics
+from evaluation.measures.statistics import bootstrap_means, bootstrap_weights
 
 rng = np.random.default_rng(5)
 
@@ -149,7 +144,7 @@ def test_intervals_of_a_metric_are_the_middle_95_percent_of_its_bootstrap_means(
 def test_a_bootstrap_in_many_chunks_gives_the_same_draws(monkeypatch):
     patients = np.arange(50)
     whole = np.concatenate(list(bootstrap_weights(patients, seed=1, draws=30)))
-    monkeypatch.setattr("evaluation.measures.reconstruction.WEIGHTS_PER_CHUNK", 200)
+    monkeypatch.setattr("evaluation.measures.statistics.WEIGHTS_PER_CHUNK", 200)
     chunks = list(bootstrap_weights(patients, seed=1, draws=30))
     assert len(chunks) > 1
     np.testing.assert_array_equal(np.concatenate(chunks), whole)
