@@ -13,11 +13,6 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import pandas as pd
 from scipy.special import logsumexp
-from sklearn.dummy import DummyRegressor
-from sklearn.linear_model import RidgeCV
-from sklearn.model_selection import PredefinedSplit, cross_val_predict
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 
 from data.conditions import ConditionSchema
 from evaluation.measures.statistics import (
@@ -203,13 +198,31 @@ def _out_of_fold(
 ) -> tuple[np.ndarray, np.ndarray]:
     """(N,) ridge predictions and (N,) training means, each from folds without the patient."""
     _, patient_of = np.unique(patients, return_inverse=True)
-    fold_of = np.random.default_rng(seed).permutation(int(patient_of.max()) + 1) % FOLDS
-    folds = PredefinedSplit(fold_of[patient_of])
-    ridge = make_pipeline(StandardScaler(), RidgeCV(PENALTIES))
-    predicted, naive = (
-        cross_val_predict(model, mean, values, cv=folds) for model in (ridge, DummyRegressor())
-    )
+    count = int(patient_of.max()) + 1
+    fold_of = np.random.default_rng(seed).permutation(count) % FOLDS
+    predicted, naive = np.empty(len(values)), np.empty(len(values))
+    for fold in range(FOLDS):
+        held_out = fold_of[patient_of] == fold
+        x, y = mean[~held_out], values[~held_out]
+        center, spread = x.mean(axis=0), x.std(axis=0)
+        spread[spread == 0] = 1  # a dead dimension tells nothing and must not divide by zero
+        slopes = _ridge((x - center) / spread, y - y.mean())
+        naive[held_out] = y.mean()
+        predicted[held_out] = y.mean() + (mean[held_out] - center) / spread @ slopes
     return predicted, naive
+
+
+def _ridge(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """(Z,) slopes of centred y on standardised x under the penalty of least leave-one-out error."""
+    u, scale, vt = np.linalg.svd(x, full_matrices=False)
+    projected = u.T @ y
+    errors = []
+    for penalty in PENALTIES:
+        kept = scale**2 / (scale**2 + penalty)
+        leverage = np.square(u) @ kept + 1 / len(y)  # 1 / N: the mean is fitted too
+        errors.append(np.square((y - u @ (kept * projected)) / (1 - leverage)).sum())
+    penalty = PENALTIES[np.argmin(errors)]
+    return vt.T @ (scale / (scale**2 + penalty) * projected)
 
 
 def _numbered(name: str, values: np.ndarray) -> dict[str, float]:
