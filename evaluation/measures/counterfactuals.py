@@ -24,7 +24,6 @@ from evaluation.measures.slopes import (
     robust_sd,
     unwrapped,
 )
-from evaluation.measures.statistics import with_ends
 
 if TYPE_CHECKING:
     from vae import VAE
@@ -84,9 +83,12 @@ def specificity_metrics(
             rows = [row_of[name, feature] for feature in SWEPT]
             expected = [part[rows] * size for part in (slopes.value, *slopes.interval)]
             for suffix, numbers in (("", (means.value, *means.interval)), ("_real", expected)):
-                for feature, *ends in zip(SWEPT, *numbers, strict=True):
-                    if np.isfinite(ends).all():
-                        metrics |= with_ends(f"specificity_{name}_{feature}{suffix}", *ends)
+                for end, values in zip(("", "_low", "_high"), numbers, strict=True):
+                    metrics |= {
+                        f"specificity_{name}_{feature}{suffix}{end}": float(value)
+                        for feature, value in zip(SWEPT, values, strict=True)
+                        if np.isfinite(value)
+                    }
             compared.append((means.value, expected[0], slopes.error[rows] * size))
     if compared:
         ours, theirs, error = np.concatenate(compared, axis=1)
