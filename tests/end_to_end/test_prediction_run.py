@@ -216,7 +216,8 @@ def test_the_best_epoch_has_the_lowest_loss_or_the_highest_c_index():
         assert saver.best_epoch == best
 
 
-def test_training_ends_with_the_weights_of_the_epoch_of_the_highest_c_index(tmp_path):
+def test_training_ends_with_the_weights_of_the_epoch_of_the_highest_c_index(tmp_path, monkeypatch):
+    train_eagerly(monkeypatch)
     training = replace(COX.training, watch="c_index", learning_rate=0.1, epochs=3)
     config = replace(COX, training=training)
     cohort, split, schema = parts_of(config)
