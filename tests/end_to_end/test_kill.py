@@ -132,7 +132,8 @@ def test_a_run_killed_within_each_of_its_writes_in_turn_ends_as_one_left_alone(
     train_eagerly(monkeypatch)
     monkeypatch.setattr("evaluation.evaluate", judged)
     command = ["--preset", "quick", "--data.subjects", "60", "--training.epochs", "3"]
-    command += ["--training.batch-size", "16", "--model.hidden", "4"]
+    command += ["--training.batch-size", "20", "--model.hidden", "4"]
+    command += ["--model.conv-filters", "2", "2", "--model.latent-space-dim", "3"]
     for name in ("alone", "killed"):
         (tmp_path / name).mkdir()
     monkeypatch.chdir(tmp_path / "alone")

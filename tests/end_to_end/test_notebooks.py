@@ -29,7 +29,7 @@ METADATA = {
 ABSOLUTE_PATH = re.compile(r"""(?:^|[\s"'(=,>])(?:/\w|~/|[A-Za-z]:\\)""", re.MULTILINE)
 
 
-# Added to a copy of train.py: a notebook's own cells train less, and are judged more coarsely.
+# Added to a copy of train.py: what a notebook trains is trained less, and judged by less.
 LESS = """
 
 _train = train
@@ -37,10 +37,15 @@ _train = train
 
 def train(config):
     from dataclasses import replace
+    from unittest import mock
 
     training = replace(config.training, epochs=2, xla=False)
-    evaluation = replace(config.evaluation, bootstrap=100, generated=20, examples=1)
-    return _train(replace(config, training=training, evaluation=evaluation))
+    evaluation = replace(config.evaluation, bootstrap=100, examples=1)
+    with (
+        mock.patch("evaluation.judge._generator_metrics", return_value={}),
+        mock.patch("evaluation.judge.draw", return_value={}),
+    ):
+        return _train(replace(config, training=training, evaluation=evaluation))
 """
 
 
