@@ -9,12 +9,16 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
 from tests.places import ROOT
 
 COX, LOSS, HEAD = "model/test_cox.py", "model/test_vae.py", "model/test_vae_prediction.py"
+COPIES = 2  # of the project, which share the faults
+ONE_THREAD = {"OMP_NUM_THREADS": "1", "TF_NUM_INTRAOP_THREADS": "1", "TF_NUM_INTEROP_THREADS": "1"}
 CONDITIONS, COHORT = "data/test_conditions.py", "data/test_cohort.py"
 
 
@@ -155,40 +159,78 @@ def mutated(mutation, root=ROOT):
     return text.replace(mutation.old, mutation.new)
 
 
-def tests_pass(root, files):
-    command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider"]
-    done = subprocess.run(
-        [*command, *(f"tests/{file}" for file in files)],
-        cwd=root,
-        # Two texts of one length within one second: compiled code would be taken for the new one's.
-        env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        check=False,
-    )
-    assert done.returncode in (0, 1, 2), f"pytest ended with {done.returncode}"  # 2: on collection
-    return done.returncode == 0
+# Waits for lines of file names, and runs each with pytest in a process forked from one that has
+# imported TensorFlow, but nothing of the project. An answer is what pytest ended with.
+SERVER = """
+import os, sys
+import pytest, tensorflow, keras, pandas, scipy.stats, matplotlib.pyplot, lifelines, hypothesis
+
+for line in sys.stdin:
+    child = os.fork()
+    if not child:
+        sys.path.insert(0, os.getcwd())
+        os.dup2(2, 1)
+        options = ["-x", "-q", "-n", "0", "-p", "no:cacheprovider"]
+        os._exit(pytest.main([*options, *line.split()]))
+    print("ended with", os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+"""
+
+
+class Copy:
+    """A copy of the project in which faults can be tried one after the other."""
+
+    def __init__(self, root):
+        ignored = shutil.ignore_patterns(".*", "__pycache__", "runs", "cache")
+        shutil.copytree(ROOT, root, ignore=ignored)
+        self.root = root
+        self.server = subprocess.Popen(
+            [sys.executable, "-c", SERVER],
+            cwd=root,
+            # Two texts of one length within one second: compiled code would be taken for the new's.
+            env={**os.environ, **ONE_THREAD, "PYTHONDONTWRITEBYTECODE": "1"},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+        )
+
+    def tests_pass(self, files):
+        print(*(f"tests/{file}" for file in files), file=self.server.stdin, flush=True)
+        code = int(self.server.stdout.readline().removeprefix("ended with "))
+        assert code in (0, 1, 2), f"pytest ended with {code}"  # 2: on collection
+        return code == 0
+
+    def sees(self, mutation):
+        """Whether the tests fail with this fault."""
+        original = (self.root / mutation.file).read_bytes()
+        (self.root / mutation.file).write_text(mutated(mutation, self.root), "utf-8")
+        passed = self.tests_pass([mutation.tests])
+        (self.root / mutation.file).write_bytes(original)
+        return not passed
 
 
 def main(chosen):
     chosen = chosen or range(len(MUTATIONS))
-    survived = []
-    with tempfile.TemporaryDirectory() as scratch:
-        root = Path(scratch) / "project"
-        ignored = shutil.ignore_patterns(".*", "__pycache__", "runs", "cache")
-        shutil.copytree(ROOT, root, ignore=ignored)
-        files = sorted({MUTATIONS[number].tests for number in chosen})
-        assert tests_pass(root, files), f"{files} fail as they are"
-        for number in chosen:
+    survived, waiting = [], deque(chosen)
+
+    def work(copy):
+        while waiting:
+            number = waiting.popleft()
             mutation = MUTATIONS[number]
-            original = (root / mutation.file).read_bytes()
-            (root / mutation.file).write_text(mutated(mutation, root), "utf-8")
-            passed = tests_pass(root, [mutation.tests])
-            (root / mutation.file).write_bytes(original)
-            survived += [number] if passed else []
-            verdict = "SURVIVED" if passed else "killed"
+            seen = copy.sees(mutation)
+            survived.extend([] if seen else [number])
+            verdict = "killed" if seen else "SURVIVED"
             print(f"{number:3d} {verdict:8}  {mutation.file}: {mutation.new.strip()}", flush=True)
-    print(f"{len(chosen) - len(survived)} of {len(chosen)} killed; survived: {survived}")
+
+    with tempfile.TemporaryDirectory() as scratch, ThreadPoolExecutor(COPIES) as pool:
+        copies = [Copy(Path(scratch) / f"copy{number}" / "project") for number in range(COPIES)]
+        files = sorted({MUTATIONS[number].tests for number in chosen})
+        assert copies[0].tests_pass(files), f"{files} fail as they are"
+        list(pool.map(work, copies))
+        for copy in copies:
+            copy.server.stdin.close()
+            copy.server.wait()
+    print(f"{len(chosen) - len(survived)} of {len(chosen)} killed; survived: {sorted(survived)}")
     return bool(survived)
 
 

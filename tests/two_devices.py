@@ -7,8 +7,10 @@ KERAS_BACKEND=jax XLA_FLAGS=--xla_force_host_platform_device_count=2 PYTHONPATH=
 python tests/two_devices.py
 """
 
+import contextlib
 import json
 from dataclasses import replace
+from unittest import mock
 
 import keras
 import numpy as np
@@ -17,8 +19,10 @@ from config import CONDITIONS, CONFIG, TrainingConfig
 from data.conditions import ConditionSchema
 from data.synthetic import simulate
 from model.replicas import replicas
+from train import parse, train
 from training.batches import Batches, Filled
 from training.devices import devices_in_use, open_devices
+from training.fit import EpochStart
 from training.setup import build_model, samples_of
 from vae import PUBLISHED
 
@@ -36,6 +40,13 @@ MODELS = {
     "published": ({**SMALL, **PUBLISHED}, 1e-2),
     "cox": ({**SMALL, "task": "cox", "task_weight": 1000.0}, 1e-6),
 }
+
+RUN = [
+    *("--data.subjects", "300", "--model.task", "cox", "--training.batch-size", "16"),
+    *("--model.conv-filters", "2", "2", "--model.hidden", "8", "--model.latent-space-dim", "3"),
+    *("--training.epochs", "3", "--evaluation.bootstrap", "100", "--evaluation.generated", "5"),
+    *("--evaluation.examples", "1"),
+]
 
 
 def step(name, devices):
@@ -79,6 +90,29 @@ def differences(name):
         "weights": max(shares),
         "history": max(abs(other[key] / value - 1) for key, value in history.items() if value),
     }
+
+
+class Killed(Exception):
+    pass
+
+
+def one_run_on_each():
+    """The run `one` on one device; `two` on both, interrupted in its last epoch."""
+
+    def kill(callback, batch, logs=None):
+        if callback.batches.epoch == 2:
+            raise Killed
+
+    one, two = (
+        parse(["--run", name, "--training.devices", number, "--training.xla", xla, *RUN])[0]
+        for name, number, xla in (("one", "1", "False"), ("two", "2", "True"))
+    )
+    with mock.patch("evaluation.evaluate", return_value=({}, {})):  # after it is compared
+        with mock.patch.object(EpochStart, "on_train_batch_end", kill):
+            with contextlib.suppress(Killed):
+                train(two)
+        train(two)
+        train(one)
 
 
 def main():

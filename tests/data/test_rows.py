@@ -13,7 +13,7 @@ from data.cohort import Cohort
 from data.conditions import Condition, ConditionSchema
 from data.readers.prepare import prepare
 from data.rows import Rows, chunks, select, stored, write_array
-from evaluation import judge
+from evaluation import draw, judge
 from evaluation.measures.reconstruction import reconstruction_metrics
 from training.batches import Batches, Samples
 from training.fit import fit
@@ -287,8 +287,8 @@ def test_reconstructions_are_judged_from_disk_as_in_memory(saved, monkeypatch):
     found = reconstruction_metrics(on_disk.test.ecg, lazy, on_disk.train.ecg, patients, 3, draws=20)
     assert found == pytest.approx(expected, rel=1e-5, abs=1e-6)
     drawn = []
-    monkeypatch.setattr(judge.figures, "plot_reconstructions", lambda *a, **k: drawn.append(a))
-    judge._examples(on_disk.test, lazy, 3)
+    monkeypatch.setattr(draw.figures, "plot_reconstructions", lambda *a, **k: drawn.append(a))
+    draw._examples(on_disk.test, lazy, 3)
     error = 1000 * np.abs(test.ecg - whole).mean(axis=(1, 2))
     [(real, made, titles)] = drawn
     for row, ecg, reconstruction, title in zip(

@@ -4,39 +4,52 @@
 """
 
 import json
-import os
 import random
-import subprocess
+import signal
 import sys
 import tempfile
 import time
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pandas as pd
 import pytest
 
 from evaluation.figures.ecg import plot_latent
-from tests.places import ROOT
+from tests import processes
+from tests.eager import train_eagerly
 from train import main
 from vae import VAE
 
-COMMAND = [sys.executable, str(ROOT / "train.py"), "--preset", "quick", "--data.subjects", "150"]
-COMMAND += ["--training.epochs", "12", "--training.batch-size", "16", "--evaluation.bootstrap"]
-COMMAND += ["100", "--evaluation.generated", "5", "--evaluation.examples", "1"]
+COMMAND = ["--preset", "quick", "--data.subjects", "100", "--model.conv-filters", "2", "2"]
+COMMAND += ["--model.hidden", "8", "--training.epochs", "12", "--training.batch-size", "16"]
+COMMAND += ["--evaluation.bootstrap", "100", "--evaluation.generated", "5"]
+COMMAND += ["--evaluation.examples", "1"]
 
 
-def begin(folder):
+def judged(model, split, settings, history):
+    """In place of `evaluate`: what tells one model from another, in less than a second."""
+    error = np.abs(model.reconstruct(split.test.ecg, split.test.subjects) - split.test.ecg)
+    return {"reconstruction": {"mae_uv": float(error.mean())}}, {"kl": plot_latent([1.0, 0.5])}
+
+
+def run_briefly_judged(command):
+    with mock.patch("evaluation.evaluate", judged):
+        main(command)
+
+
+def begin(folder, run):
     folder.mkdir(exist_ok=True)
-    with (folder / "log.txt").open("a") as log:
-        return subprocess.Popen(COMMAND, cwd=folder, stdout=log, stderr=log, env=os.environ)
+    return processes.begin(folder, run, COMMAND)
 
 
-def finish(folder):
+def finish(folder, run):
     """Runs to the end; returns the seconds that took."""
+    process = begin(folder, run)
     started = time.monotonic()
-    code = begin(folder).wait(timeout=600)
-    assert code == 0, (folder / "log.txt").read_text()
+    process.join(600)
+    assert process.exitcode == 0, (folder / "log.txt").read_text()
     return time.monotonic() - started
 
 
@@ -59,34 +72,33 @@ def assert_same(received, expected):
     assert received[1:] == expected[1:]
 
 
-def kill_and_compare(root, kills, seed):
+def kill_and_compare(root, kills, seed, run=main):
     """Kills runs at random moments, one run as often as it takes until it comes to its end."""
-    seconds = finish(root / "alone")
+    seconds = finish(root / "alone", run)
     expected = result(root / "alone")
     chance, done, number = random.Random(seed), 0, 0
     while done < kills:
         folder = root / f"killed{number}"
         number += 1
         while done < kills and not (folder / "runs" / "quick" / "report.html").is_file():
-            process = begin(folder)
-            try:
-                code = process.wait(timeout=chance.uniform(0, seconds))
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+            process = begin(folder, run)
+            process.join(chance.uniform(0, seconds))
+            process.kill()
+            process.join()
+            if process.exitcode == -signal.SIGKILL:  # it had not come to its end
                 done += 1
                 left = sorted(path.name for path in folder.glob("runs/quick/*"))
                 print(f"kill {done}: {folder.name} with {left}", flush=True)
                 continue
-            assert code == 0, (folder / "log.txt").read_text()
+            assert process.exitcode == 0, (folder / "log.txt").read_text()
             break
         if not (folder / "runs" / "quick" / "report.html").is_file():
-            finish(folder)
+            finish(folder, run)
         assert_same(result(folder), expected)
 
 
 def test_a_run_killed_at_a_random_moment_ends_bit_for_bit_as_one_left_alone(tmp_path):
-    kill_and_compare(tmp_path, kills=1, seed=0)  # more take minutes: see above
+    kill_and_compare(tmp_path, kills=1, seed=0, run=run_briefly_judged)  # more: see above
 
 
 class Killed(BaseException):
@@ -116,16 +128,11 @@ def die_once_at_each_write(patch, died):
 def test_a_run_killed_within_each_of_its_writes_in_turn_ends_as_one_left_alone(
     tmp_path, monkeypatch
 ):
-    def judged(model, split, settings, history):
-        error = np.abs(model.reconstruct(split.test.ecg, split.test.subjects) - split.test.ecg)
-        return {"reconstruction": {"mae_uv": float(error.mean())}}, {"kl": plot_latent([1.0, 0.5])}
-
-    from tests.eager import train_eagerly  # which only pytest finds: this file runs on its own, too
-
     train_eagerly(monkeypatch)
     monkeypatch.setattr("evaluation.evaluate", judged)
     command = ["--preset", "quick", "--data.subjects", "60", "--training.epochs", "3"]
-    command += ["--training.batch-size", "16", "--model.hidden", "4"]
+    command += ["--training.batch-size", "20", "--model.hidden", "4"]
+    command += ["--model.conv-filters", "2", "2", "--model.latent-space-dim", "3"]
     for name in ("alone", "killed"):
         (tmp_path / name).mkdir()
     monkeypatch.chdir(tmp_path / "alone")

@@ -2,11 +2,8 @@
 
 import json
 import math
-import os
 import re
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -15,7 +12,8 @@ import pandas as pd
 import pytest
 
 from data.synthetic import simulate
-from tests.places import ROOT
+from tests import processes
+from tests.eager import train_eagerly
 from train import main, parse, train
 from training.provenance import fingerprint
 from training.run_folder import RunError, record
@@ -159,22 +157,17 @@ def test_a_finished_run_is_not_overwritten(run, capsys):
 
 def test_a_killed_run_goes_on_with_the_same_command_and_ends_the_same(run, capsys, monkeypatch):
     command = ["--run", "killed", *ARGUMENTS]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    process = subprocess.Popen(
-        [sys.executable, str(ROOT / "train.py"), *command],
-        env=environment,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
     killed = Path("runs/killed")
-    while process.poll() is None and not (killed / "checkpoint" / "training.npz").exists():
+    process = processes.begin(Path.cwd(), main, command)
+    while process.exitcode is None and not (killed / "checkpoint" / "training.npz").exists():
         time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL
+    process.kill()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
     assert not (killed / "history.csv").exists()
 
     monkeypatch.setattr("evaluation.evaluate", lambda *_: ({}, {}))  # judged once is enough
-    monkeypatch.setattr("train.write_results", lambda *_: None)
+    monkeypatch.setattr("evaluation.report.page.write_results", lambda *_: None)
     main(command)
     resumed = re.search(r"Resuming after epoch (\d+) of 8", capsys.readouterr().out)
     assert 1 <= int(resumed[1]) < 8
@@ -192,6 +185,7 @@ def test_all_but_the_published_objective_work_around_the_mean_beat(
     tmp_path, monkeypatch, noise, adapted
 ):
     monkeypatch.chdir(tmp_path)
+    train_eagerly(monkeypatch)
     monkeypatch.setattr("evaluation.evaluate", lambda *_: ({}, {}))  # judged once is enough
     plain = ("--training.epochs", "1", "--model.linear-path", "False", "--model.noise", noise)
     config, _ = parse(["--run", "plain", *ARGUMENTS, *plain])

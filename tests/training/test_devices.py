@@ -1,5 +1,6 @@
 """What is asked of several devices, and what two of them compute."""
 
+import importlib
 import json
 from dataclasses import replace
 
@@ -9,7 +10,7 @@ import pandas as pd
 import pytest
 
 from config import TrainingConfig
-from tests.fresh_process import run_fresh
+from tests import processes
 from tests.tiny_cohort import CONFIGURED, SCHEMA, simulated
 from training import devices
 from training.batches import Batches, Filled
@@ -81,12 +82,16 @@ def test_rows_that_fill_a_batch_change_no_number():
 # --- two devices, in a process of their own -------------------------------------------------------
 
 
+def call(module, name):
+    """Imported there alone: `two_devices` divides the processor as it is imported."""
+    getattr(importlib.import_module(module), name)()
+
+
 def test_a_step_on_two_devices_is_that_of_one_on_the_whole_batch(tmp_path):
     """Sampled, with conditions dropped, with statistics of the batch, with its risk sets."""
-    done = run_fresh("from tests.two_devices import main; main()", tmp_path, timeout=600)
-    assert done.returncode == 0, done.stderr
+    printed = processes.finish(tmp_path, call, "tests.two_devices", "main")
     found = {}
-    for line in done.stdout.splitlines():
+    for line in printed.splitlines():
         found |= json.loads(line) if line.startswith("{") else {}
     assert set(found) == {"default", "published", "cox"}
     for name, found_of in found.items():
@@ -95,53 +100,10 @@ def test_a_step_on_two_devices_is_that_of_one_on_the_whole_batch(tmp_path):
         assert found_of["history"] < 1e-4, (name, found_of)
 
 
-RUN = """
-from unittest import mock
-
-from tests import two_devices
-import evaluation
-from training import fit as training
-from train import parse, train
-
-ARGUMENTS = [
-    *("--data.subjects", "300", "--model.task", "cox", "--training.batch-size", "16"),
-    *("--model.conv-filters", "2", "2", "--model.hidden", "8", "--model.latent-space-dim", "3"),
-    *("--training.epochs", "3", "--evaluation.bootstrap", "100", "--evaluation.generated", "5"),
-    *("--evaluation.examples", "1"),
-]
-
-class Killed(Exception):
-    pass
-
-def kill(callback, batch, logs=None):
-    if callback.batches.epoch == 2:
-        raise Killed
-
-def stop(*arguments):
-    raise Killed
-
-one, two = (
-    parse(["--run", name, "--training.devices", number, "--training.xla", xla, *ARGUMENTS])[0]
-    for name, number, xla in (("one", "1", "False"), ("two", "2", "True"))
-)
-for run, where, name, how in (
-    (one, evaluation, "evaluate", stop),  # what is compared is written by then
-    (two, training.EpochStart, "on_train_batch_end", kill),
-):
-    with mock.patch.object(where, name, how):
-        try:
-            train(run)
-        except Killed:
-            print("killed")
-train(two)
-"""
-
-
 def test_a_run_on_two_devices_that_was_interrupted_ends_as_one_on_one_device(tmp_path):
-    done = run_fresh(RUN, tmp_path, timeout=600)
-    assert done.returncode == 0, done.stderr
-    assert "Each batch is divided between cpu:0, cpu:1." in done.stdout
-    assert "Resuming after epoch 2 of 3." in done.stdout
+    printed = processes.finish(tmp_path, call, "tests.two_devices", "one_run_on_each")
+    assert "Each batch is divided between cpu:0, cpu:1." in printed
+    assert "Resuming after epoch 2 of 3." in printed
     one, two = (
         pd.read_csv(tmp_path / "runs" / run / "history.csv").drop(columns="seconds")
         for run in ("one", "two")

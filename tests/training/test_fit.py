@@ -185,9 +185,10 @@ def test_calls_are_limited_in_steps_and_bytes(monkeypatch, most, size, bytes_at_
 @pytest.mark.parametrize("xla", [True, False])
 def test_steps_of_a_call_are_those_that_single_batches_make(monkeypatch, xla):
     monkeypatch.setattr(calls, "MOST_STEPS", 2)
+    config = replace(CONFIGURED, model=replace(CONFIGURED.model, hidden=()))  # compiled sooner
     found = []
     for several in (False, True):
-        model = build_model(CONFIGURED, SCHEMA, COHORT)
+        model = build_model(config, SCHEMA, COHORT)
         # Not eagerly, as the other tests here.
         keras.Model.compile(model, keras.optimizers.Adam(1e-3), jit_compile=xla)
         batches = Batches(TRAIN, 8)  # 5 in 3 calls, of which the last holds one
