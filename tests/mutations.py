@@ -163,15 +163,19 @@ def mutated(mutation, root=ROOT):
 # imported TensorFlow, but nothing of the project. An answer is what pytest ended with.
 SERVER = """
 import os, sys
-import pytest, tensorflow, keras, pandas, scipy.stats, matplotlib.pyplot, lifelines, hypothesis
+import pytest, tensorflow, keras, pandas, scipy.stats, matplotlib.pyplot, lifelines
 
 for line in sys.stdin:
     child = os.fork()
     if not child:
         sys.path.insert(0, os.getcwd())
         os.dup2(2, 1)
-        options = ["-x", "-q", "-n", "0", "-p", "no:cacheprovider"]
-        os._exit(pytest.main([*options, *line.split()]))
+        code = 3  # pytest's own for what is no failure of a test
+        try:
+            options = ["-x", "-q", "-n", "0", "-p", "no:cacheprovider"]
+            code = pytest.main([*options, *line.split()])
+        finally:
+            os._exit(code)
     print("ended with", os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
 """
 
