@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -20,6 +20,7 @@ import numpy as np
 import pandas as pd
 
 from data.leads import INDEPENDENT_LEADS, LEADS, derive_leads, einthoven_residual, independent_leads
+from data.look_alikes import look_alike
 from data.rows import Rows, chunks, select, write_array
 
 __all__ = [
@@ -42,6 +43,7 @@ QRS_SAMPLE = (
     150  # 300 ms before the QRS centre hold a P wave at PR 240 ms; 500 ms after, the T wave
 )
 UNIT = "mV"
+IDS = ("subject_id", "patient_id")
 NOT_IN_TABLES = re.compile("[\\x00\\r\\ud800-\\udfff]")
 FORMAT_VERSION = 1
 
@@ -52,6 +54,22 @@ PLAUSIBLE_PEAK_TO_PEAK_MV = (0.05, 50.0)
 
 class CohortError(ValueError):
     """Data that break the contract. The message names the record and what to do."""
+
+
+def refuse_lookalikes(names: Iterable[str], columns: Iterable[object], source: str) -> None:
+    """Refuses a column that has one of these names but for capitals, spaces and the like.
+
+    Such a column would be carried along as something else, and the one that it is would be missing.
+
+    Raises:
+        CohortError: names both.
+    """
+    found = look_alike(names, columns)
+    if found is not None:
+        raise CohortError(
+            f"Expected a column {found[0]!r} in {source}. Received {found[1]!r}: rename it, or "
+            "take it out if it is something else."
+        )
 
 
 class Split(NamedTuple):
@@ -303,13 +321,14 @@ def _checked_subjects(subjects: pd.DataFrame) -> pd.DataFrame:
     twice = subjects.columns[subjects.columns.duplicated()]
     if len(twice):
         raise CohortError(f"The column {twice[0]!r} of the subjects is there twice. Rename one.")
+    refuse_lookalikes(IDS, subjects.columns, "the subjects")
     if "subject_id" not in subjects:
         raise CohortError(
             f"Expected a column `subject_id`. Received the columns {list(subjects.columns)}."
         )
     if "patient_id" not in subjects:
         subjects["patient_id"] = subjects["subject_id"]
-    for column in ("subject_id", "patient_id"):
+    for column in IDS:
         missing = subjects[column].isna() | (subjects[column].astype(str) == "")
         if missing.any():
             raise CohortError(

@@ -12,10 +12,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from data.cohort import Cohort, CohortError
+from data.cohort import IDS, Cohort, CohortError, refuse_lookalikes
+from data.look_alikes import look_alike
 
 SURVIVAL = ("time", "event")
-KEYS = ("subject_id", "patient_id")
+KEYS = IDS
 NO_OUTCOME = "no known outcome"
 UNITS = {"years": 1.0, "months": 12.0, "days": 365.25}  # per year
 LONGEST = 120.0  # years that anybody can be followed up
@@ -65,6 +66,7 @@ def join_outcomes(
     if not columns or set(columns) & set(KEYS):
         raise CohortError(f"Expected the names of outcome columns. Received: {list(columns)}.")
     rows = read_table(file, columns, "Expected a table with subject_id or patient_id and outcomes")
+    refuse_lookalikes(KEYS, rows, str(file))
     key = next((key for key in KEYS if key in rows), None)
     if key is None:
         raise CohortError(
@@ -117,6 +119,7 @@ def with_outcomes(cohort: Cohort, columns: Sequence[str] = SURVIVAL) -> Cohort:
     subjects = cohort.subjects
     lacking = [name for name in columns if name not in subjects]
     if lacking:
+        refuse_lookalikes(columns, subjects, cohort.source or "the subjects")
         raise CohortError(
             f"A prediction head needs the columns {list(columns)}; this cohort "
             f"({cohort.source or 'no source given'}) lacks {lacking}. Give data.outcomes, a table "
@@ -168,6 +171,7 @@ def read_table(file: Path, columns: Sequence[str], expected: str) -> pd.DataFram
     if not file.is_file():
         raise CohortError(f"{file} is not there. {expected}.")
     table = read_csv(file, dtype=str)
+    refuse_lookalikes(columns, table, str(file))
     missing = [name for name in columns if name not in table]
     if missing:
         raise CohortError(
@@ -180,7 +184,8 @@ def read_table(file: Path, columns: Sequence[str], expected: str) -> pd.DataFram
 def read_csv(file: Path, **options) -> pd.DataFrame:
     """Reads a comma-separated table that anybody may have written, most likely a spreadsheet.
 
-    Byte-order mark, line ends of any system, quotes, and spaces after commas do not matter.
+    Byte-order mark, line ends of any system, quotes, and spaces after commas do not matter. Spaces
+    around the names of columns are taken away, and this is said.
 
     Args:
         file: the table.
@@ -193,7 +198,12 @@ def read_csv(file: Path, **options) -> pd.DataFrame:
     options = {"encoding": "utf-8-sig", "skipinitialspace": True, **options}
     try:
         header = pd.read_csv(file, **{**options, "header": None, "nrows": 1, "dtype": str})
-        table = pd.read_csv(file, **options)
+        stripped = {name: name.strip() for name in header.iloc[0].dropna()}
+        spaced = {name: bare for name, bare in stripped.items() if name != bare}
+        if isinstance(options.get("dtype"), dict):
+            kinds = options["dtype"]
+            options["dtype"] = kinds | {n: kinds[b] for n, b in spaced.items() if b in kinds}
+        table = pd.read_csv(file, **options).rename(columns=spaced)
     except (ValueError, OSError) as error:
         raise CohortError(
             f"{file} cannot be read as a comma-separated table: {str(error).strip()}. Save it as "
@@ -204,12 +214,14 @@ def read_csv(file: Path, **options) -> pd.DataFrame:
             f"The rows of {file} have more fields than its header has columns, "
             f"{list(table.columns)[:8]}. Are there decimal commas, or commas at the ends of lines?"
         )
-    names = header.iloc[0].dropna()
+    names = header.iloc[0].dropna().str.strip()
     if names.duplicated().any():
         raise CohortError(
             f"The column {names[names.duplicated()].iloc[0]!r} is there twice in {file}. Rename "
             "one of them."
         )
+    for name, bare in spaced.items():
+        print(f"{file}: the column {name!r} is taken as {bare!r}.")
     for name in table.columns.intersection([*KEYS, "exam_id", "eid"]):
         rounded = table[name].astype(str).str.strip().str.fullmatch(_ROUNDED)
         if rounded.any():
@@ -291,7 +303,7 @@ def _years(time: pd.Series, ids: pd.Series, unit: str, source: str) -> pd.Series
 def _refuse_late_entry(table: pd.DataFrame, ids: pd.Series, source: str) -> None:
     """Refuses left truncation, which no part of the project knows: it would be left out unsaid."""
     for column in table:
-        if str(column).strip().lower() not in ENTRIES:
+        if column not in ENTRIES and look_alike(ENTRIES, [column]) is None:
             continue
         late = pd.to_numeric(table[column], errors="coerce").fillna(0) != 0
         if late.any():

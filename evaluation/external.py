@@ -81,6 +81,7 @@ def fitting(model: VAE, cohort: Cohort) -> Cohort:
         )
         raise CohortError(f"{cohort.source} does not fit the model. Expected {wrong}.")
     schema = model.schema or ConditionSchema([])
+    schema.refuse_lookalikes(cohort.subjects.columns)
     columns = cohort.subjects.reindex(columns=list(schema.names))
     unknown = [name for name in schema.names if columns[name].isna().all()]
     if unknown and (schema.encoding == "raw" or getattr(model, "task", None) == "cox"):
