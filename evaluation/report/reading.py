@@ -241,6 +241,9 @@ READING = {
     r"einthoven_residual": "Largest violation of the limb-lead equations, relative to the largest "
     "limb-lead amplitude; 0 for a possible ECG, about 1e-7 from rounding.",
     r"recordings|patients": "What the figures of this section rest on.",
+    r"equal_recordings": "Recordings whose ECG is that of an earlier one, to the last bit: their "
+    "patients are one to the split.",
+    r"equal_recordings_named": "The first of them, by subject_id.",
     r"excluded": "Recordings that were left out, by reason below; not among the recordings.",
 }
 
