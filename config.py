@@ -62,6 +62,8 @@ class DataConfig:
     """CSV of outcomes (`subject_id` or `patient_id`, `time`, `event` ...) to join to the cohort."""
     outcome_columns: tuple[str, ...] = ("time", "event")
     """Columns of that table to join."""
+    time_unit: Literal["years", "months", "days"] = "years"
+    """Unit of the column `time` in your table; it is turned into years as it is read."""
     conditions: tuple[str, ...] = ("age", "sex", "bmi")
     """Names from `CONDITIONS` of what encoder and decoder are told of the subject."""
     split: Literal["random", "fold"] = "random"

@@ -14,7 +14,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from model.cox import TIES, breslow_baseline, cox_partial_likelihood, survival_function
+from model.cox import TIES, baseline_hazard, cox_partial_likelihood, survival_function
 from model.inputs import Conditions, InBatches
 from model.network import ModelError
 from model.replicas import whole_batch
@@ -188,13 +188,14 @@ class VAEPrediction(VAE):
         Args:
             ecg: (N, L, T) mV.
             conditions: of the same subjects.
-            time: (N,) until event or censoring.
-            event: (N,) 1 for an event.
+            time: (N,) years until event or censoring.
+            event: (N,) 1 for an event, 0 for none until then.
 
         Returns:
             The model itself.
         """
-        times, hazard = breslow_baseline(self.predict_log_hazard(ecg, conditions), time, event)
+        log_hazard = self.predict_log_hazard(ecg, conditions)
+        times, hazard = baseline_hazard(log_hazard, time, event, self.settings["ties"])
         if len(times) > BASELINE_STEPS:
             steps = np.linspace(0, len(times) - 1, BASELINE_STEPS).round().astype(int)
             times, hazard = times[steps], hazard[steps]
@@ -204,7 +205,10 @@ class VAEPrediction(VAE):
     def predict_survival(
         self, ecg: np.ndarray, conditions: Conditions | None, times: Sequence[float]
     ) -> np.ndarray:
-        """Probability of no event up to each time: (N, L, T) mV, (M,) times -> (N, M).
+        """Probability of no event up to each time: (N, L, T) mV, (M,) years -> (N, M).
+
+        Times count from the recording, in the unit that the model was trained with: years, which
+        `data.outcomes` sees to. After the last event of the training subjects the curve is flat.
 
         Raises:
             ModelError: the model has no baseline hazard yet.

@@ -24,6 +24,9 @@ __all__ = [
 ]
 
 
+IN_YEARS = ("synthetic", "code15")  # sources that have times of their own, in years
+
+
 def load_cohort(settings) -> Cohort:
     """Reads the cohort that the settings name, from the cache if it was prepared before.
 
@@ -36,12 +39,20 @@ def load_cohort(settings) -> Cohort:
     Raises:
         CohortError: the data are not there or break the contract.
     """
-    cohort = _read(settings)
+    from data.outcomes import in_years, join_outcomes
+
+    cohort, unit = _read(settings), settings.time_unit
+    joined = settings.outcomes is not None and "time" in settings.outcome_columns
+    if unit != "years" and not joined:
+        if settings.source in IN_YEARS:
+            raise CohortError(
+                f"data.time_unit: the times of {settings.source} are in years. Received: {unit!r}. "
+                "It is for data.outcomes and for tables of your own."
+            )
+        cohort = in_years(cohort, unit)
     if settings.outcomes is None:
         return cohort
-    from data.outcomes import join_outcomes
-
-    return join_outcomes(cohort, settings.outcomes, settings.outcome_columns)
+    return join_outcomes(cohort, settings.outcomes, settings.outcome_columns, time_unit=unit)
 
 
 def _read(settings) -> Cohort:

@@ -11,15 +11,18 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
+from scipy.sparse import coo_matrix
+from scipy.sparse.csgraph import connected_components
 
 from data.leads import INDEPENDENT_LEADS, LEADS, derive_leads, einthoven_residual, independent_leads
+from data.look_alikes import look_alike
 from data.rows import Rows, chunks, select, write_array
 
 __all__ = [
@@ -43,6 +46,7 @@ QRS_SAMPLE = (
 )
 UNIT = "mV"
 UV_PER_MV = 1000.0
+IDS = ("subject_id", "patient_id")
 NOT_IN_TABLES = re.compile("[\\x00\\r\\ud800-\\udfff]")
 FORMAT_VERSION = 1
 
@@ -53,6 +57,22 @@ PLAUSIBLE_PEAK_TO_PEAK_MV = (0.05, 50.0)
 
 class CohortError(ValueError):
     """Data that break the contract. The message names the record and what to do."""
+
+
+def refuse_lookalikes(names: Iterable[str], columns: Iterable[object], source: str) -> None:
+    """Refuses a column that has one of these names but for capitals, spaces and the like.
+
+    Such a column would be carried along as something else, and the one that it is would be missing.
+
+    Raises:
+        CohortError: names both.
+    """
+    found = look_alike(names, columns)
+    if found is not None:
+        raise CohortError(
+            f"Expected a column {found[0]!r} in {source}. Received {found[1]!r}: rename it, or "
+            "take it out if it is something else."
+        )
 
 
 class Split(NamedTuple):
@@ -97,10 +117,11 @@ class Cohort:
         self.leads = tuple(self.leads)
         self.subjects = _checked_subjects(self.subjects)
         _check_recorded(self.ecg, self.leads, self.sampling_rate)
-        _check_ecg(self.ecg, self.subjects["subject_id"], self.leads)
+        self._hashes = _check_ecg(self.ecg, self.subjects["subject_id"], self.leads)
         if self.leads != LEADS and set(self.leads) == set(LEADS):
             self.ecg = np.asarray(self.ecg)[:, [self.leads.index(lead) for lead in LEADS]]
             self.leads = LEADS
+            self._hashes = _hashed(self.ecg)
         if self.truth is not None:
             if len(self.truth) != len(self.subjects):
                 raise CohortError(
@@ -127,19 +148,51 @@ class Cohort:
         part.truth = None if self.truth is None else self.truth.iloc[rows].reset_index(drop=True)
         part.source, part.excluded = self.source, self.excluded
         part.leads, part.sampling_rate = self.leads, self.sampling_rate
+        part._hashes = self._hashes[rows]
         return part
+
+    def equal_recordings(self) -> pd.DataFrame:
+        """Recordings whose ECG is that of an earlier one, to the last bit.
+
+        Returns:
+            `subject_id`, `patient_id`, and those of the first recording with this ECG,
+            `equal_to` and `its_patient`; in the order of the cohort, empty without any.
+        """
+        _, first, group = np.unique(self._hashes, return_index=True, return_inverse=True)
+        original = first[group]
+        later = np.flatnonzero(original != np.arange(len(self)))
+        ids = self.subjects[list(IDS)]
+        found = ids.iloc[original[later]].set_axis(["equal_to", "its_patient"], axis=1)
+        return pd.concat([part.reset_index(drop=True) for part in (ids.iloc[later], found)], axis=1)
+
+    def holds_ecgs_of(self, *others: Cohort) -> np.ndarray:
+        """(N,) whether each ECG is also one of these cohorts, to the last bit."""
+        return np.isin(self._hashes, np.concatenate([other._hashes for other in others]))
+
+    def _persons(self) -> pd.Series:
+        """(N,) `patient_id`, one for all patients who share an equal recording."""
+        patients, equal = self.subjects["patient_id"], self.equal_recordings()
+        if equal.empty:
+            return patients
+        names, number = np.unique(patients.to_numpy(), return_inverse=True)
+        shared = (np.searchsorted(names, equal[who]) for who in ("patient_id", "its_patient"))
+        graph = coo_matrix((np.ones(len(equal)), tuple(shared)), (len(names),) * 2)
+        _, person = connected_components(graph, directed=False)
+        _, first = np.unique(person, return_index=True)
+        return pd.Series(names[first[person]][number], index=patients.index)
 
     def split(
         self, validation: float = 0.1, test: float = 0.1, seed: int = 0, by_fold: bool = False
     ) -> Split:
-        """Divides by patient.
+        """Divides by patient; patients who share an equal recording are one.
 
         Args:
             validation: share of the patients.
             test: share of the patients.
             seed: of the random division.
             by_fold: use the column `fold` (1..10) instead: 10 is test, 9 validation, the rest
-                training, as PTB-XL recommends.
+                training, as PTB-XL recommends. Equal recordings of several patients in several
+                parts all go to the first of these, so that none that is judged was trained on.
 
         Returns:
             (train, validation, test); no patient is in two of them.
@@ -169,12 +222,15 @@ class Cohort:
                     f"Patient {parts_of.index[parts_of > 1][0]!r} is in two parts of the split: "
                     "its folds must be all training (1-8), all 9 or all 10."
                 )
+            persons = self._persons()
+            part = pd.Series(part).groupby(persons.to_numpy()).transform("min").to_numpy()
         else:
             if not (0 < validation and 0 < test and validation + test < 1):
                 raise CohortError(
                     "Expected shares of validation and test above 0 with a sum below 1. "
                     f"Received: {validation} and {test}."
                 )
+            patients = self._persons()
             names = np.sort(patients.unique())
             order = np.random.default_rng(seed).permutation(len(names))
             n_test, n_validation = (
@@ -304,13 +360,14 @@ def _checked_subjects(subjects: pd.DataFrame) -> pd.DataFrame:
     twice = subjects.columns[subjects.columns.duplicated()]
     if len(twice):
         raise CohortError(f"The column {twice[0]!r} of the subjects is there twice. Rename one.")
+    refuse_lookalikes(IDS, subjects.columns, "the subjects")
     if "subject_id" not in subjects:
         raise CohortError(
             f"Expected a column `subject_id`. Received the columns {list(subjects.columns)}."
         )
     if "patient_id" not in subjects:
         subjects["patient_id"] = subjects["subject_id"]
-    for column in ("subject_id", "patient_id"):
+    for column in IDS:
         missing = subjects[column].isna() | (subjects[column].astype(str) == "")
         if missing.any():
             raise CohortError(
@@ -349,8 +406,17 @@ def _check_recorded(ecg: np.ndarray | Rows, leads: tuple[str, ...], sampling_rat
         raise CohortError(f"Expected a sampling rate in Hz. Received: {sampling_rate!r}.")
 
 
-def _check_ecg(ecg: np.ndarray | Rows, ids: pd.Series, leads: tuple[str, ...]) -> None:
-    """Checks shape, type, finiteness and unit; chunked, so that memory maps stay on disk."""
+def _hashed(ecg: np.ndarray) -> np.ndarray:
+    """(N,) 64-bit hashes of ECGs: by chance, two of 500,000 agree once in 10^8 cohorts."""
+    return np.array([hash(one.tobytes()) for one in ecg], np.int64)
+
+
+def _check_ecg(ecg: np.ndarray | Rows, ids: pd.Series, leads: tuple[str, ...]) -> np.ndarray:
+    """Checks shape, type, finiteness and unit; chunked, so that memory maps stay on disk.
+
+    Returns:
+        (N,) hashes of the ECGs, for which they need not be read again.
+    """
     expected = f"Expected ecg of shape ({len(ids)}, {len(leads)}, T)"
     if ecg.ndim != 3 or ecg.shape[:2] != (len(ids), len(leads)) or ecg.shape[2] == 0:
         hint = ""
@@ -363,7 +429,7 @@ def _check_ecg(ecg: np.ndarray | Rows, ids: pd.Series, leads: tuple[str, ...]) -
         raise CohortError(f"{expected}. Received: {tuple(ecg.shape)}.{hint}")
     if ecg.dtype != np.float32:
         raise CohortError(f"Expected ecg of dtype float32 in mV. Received: {ecg.dtype}.")
-    peak_to_peak = np.empty(len(ids))
+    peak_to_peak, hashes = np.empty(len(ids)), np.empty(len(ids), np.int64)
     for start, chunk in chunks(ecg):
         finite = np.isfinite(chunk).all(axis=2)
         if not finite.all():
@@ -373,6 +439,7 @@ def _check_ecg(ecg: np.ndarray | Rows, ids: pd.Series, leads: tuple[str, ...]) -
                 "Leave the recording out, or repair it."
             )
         peak_to_peak[start : start + len(chunk)] = np.ptp(chunk, axis=2).max(axis=1)
+        hashes[start : start + len(chunk)] = _hashed(chunk)
     low, high = PLAUSIBLE_PEAK_TO_PEAK_MV
     typical = float(np.median(peak_to_peak))
     if typical > high:
@@ -392,3 +459,4 @@ def _check_ecg(ecg: np.ndarray | Rows, ids: pd.Series, leads: tuple[str, ...]) -
             f"ECG {ids[row]!r} has a peak-to-peak amplitude of {peak_to_peak[row]:.4g} mV: flat, "
             "or in another unit than the rest. Leave it out, or correct its unit."
         )
+    return hashes

@@ -10,11 +10,13 @@ Dims: N subjects, C encoded columns.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
 import pandas as pd
+
+from data.look_alikes import look_alike
 
 KINDS = ("continuous", "binary", "categorical")
 ENCODINGS = ("standard", "raw")
@@ -228,7 +230,8 @@ class ConditionSchema:
 
         Raises:
             ConditionError: unknown name, wrong type, a missing value under "raw", NaN or infinity
-                in an array, or a column that is a condition but for capitals or spaces.
+                in an array, a column that is a condition but for capitals or spaces, or a table
+                without any condition.
 
         Warns:
             UserWarning: a value lies outside the plausible range of its condition.
@@ -242,7 +245,13 @@ class ConditionSchema:
             return finite_numbers(values, np.repeat(self.names, self.widths))
         if not isinstance(values, pd.DataFrame):
             values = self._table(values, n)
-        self._refuse_lookalikes(values)
+        else:
+            self.refuse_lookalikes(values.columns)
+            if self.names and not set(self.names) & set(values.columns):
+                raise ConditionError(
+                    f"Expected a table with columns among {self.names}. Received: "
+                    f"{list(values.columns)}. To leave all of them unknown, give no conditions."
+                )
         parts = [np.zeros((len(values), 0), np.float32)]
         for condition, width in zip(self.conditions, self.widths, strict=True):
             if condition.name in values:
@@ -252,16 +261,21 @@ class ConditionSchema:
             parts.append(self._encode_one(condition, codes, width))
         return np.concatenate(parts, axis=1)
 
-    def _refuse_lookalikes(self, values: pd.DataFrame) -> None:
-        """A column `Age` is not ignored as other columns are: the age would silently be unknown."""
-        wanted = {name.lower(): name for name in self.names if name not in values}
-        for column in values:
-            name = wanted.get(str(column).strip().lower())
-            if name is not None:
-                raise ConditionError(
-                    f"Expected a column {name!r}. Received {column!r}: rename it, or take it out "
-                    "if it is something else."
-                )
+    def refuse_lookalikes(self, columns: Iterable[object]) -> None:
+        """A column `Age` is not ignored as other columns are: the age would silently be unknown.
+
+        Args:
+            columns: all that a table has.
+
+        Raises:
+            ConditionError: one is a condition but for capitals, spaces and the like.
+        """
+        found = look_alike(self.names, columns)
+        if found is not None:
+            raise ConditionError(
+                f"Expected a column {found[0]!r}. Received {found[1]!r}: rename it, or take it out "
+                "if it is something else."
+            )
 
     def _table(self, values: Mapping[str, object], n: int | None) -> pd.DataFrame:
         """A mapping of scalars and equally long columns as a table."""

@@ -12,13 +12,22 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from data.cohort import Cohort, CohortError
+from data.cohort import IDS, Cohort, CohortError, refuse_lookalikes
+from data.look_alikes import look_alike
 
 SURVIVAL = ("time", "event")
-KEYS = ("subject_id", "patient_id")
+KEYS = IDS
 NO_OUTCOME = "no known outcome"
+UNITS = {"years": 1.0, "months": 12.0, "days": 365.25}  # per year
+LONGEST = 120.0  # years that anybody can be followed up
+# Columns by which other programs are told that a subject is at risk only later than time 0.
+ENTRIES = ("entry", "entry_time", "time_entry", "tstart")
 
 _ROUNDED = r"\d([.,]\d+)?[Ee]\+\d+"  # 1.23E+05, as spreadsheet programs write long numbers
+_COMPETING = (
+    " 0 is censored, 1 the event. Code what competes with it (death of another cause) as 0, which "
+    "gives the hazard of the event among those still at risk, or as 1 if it is part of the outcome."
+)
 _FLAGS = {"0": 0.0, "0.0": 0.0, "false": 0.0, "1": 1.0, "1.0": 1.0, "true": 1.0}
 
 
@@ -27,6 +36,7 @@ def join_outcomes(
     table: str | Path,
     columns: Sequence[str] = SURVIVAL,
     allow_unknown: bool = False,
+    time_unit: str = "years",
 ) -> Cohort:
     """Joins outcomes from a comma-separated table to a cohort, by id.
 
@@ -36,10 +46,11 @@ def join_outcomes(
         table: with a column `subject_id`, or else `patient_id`, and a row per id. Time counts from
             the recording on, so a table by patient suits cohorts of one recording per person.
             Empty fields and NA are missing outcomes.
-        columns: to join. `time` is in years and above 0, `event` is 0 or 1 (or false or true);
-            any other becomes numbers if it holds nothing else, or stays text (a class).
+        columns: to join. `time` is above 0, `event` is 0 or 1 (or false or true); any other becomes
+            numbers if it holds nothing else, or stays text (a class).
         allow_unknown: do not refuse a table with ids that the cohort lacks. Recordings in
             `cohort.excluded` are known in any case; which patients they were is not.
+        time_unit: of `time` in the table, one of `UNITS`. It becomes years.
 
     Returns:
         A cohort of the same N recordings. `source` tells where the outcomes came from, and how many
@@ -47,13 +58,15 @@ def join_outcomes(
 
     Raises:
         CohortError: the file or a column is not there, an id stands twice or is missing, values
-            that make no sense, ids that the cohort lacks, no outcome for any recording, no events,
-            or a column that the cohort has already, with other values.
+            that make no sense (also a time beyond `LONGEST`, or a late entry), ids that the cohort
+            lacks, no outcome for any recording, no events, or a column that the cohort has
+            already, with other values.
     """
     file = Path(table)
     if not columns or set(columns) & set(KEYS):
         raise CohortError(f"Expected the names of outcome columns. Received: {list(columns)}.")
     rows = read_table(file, columns, "Expected a table with subject_id or patient_id and outcomes")
+    refuse_lookalikes(KEYS, rows, str(file))
     key = next((key for key in KEYS if key in rows), None)
     if key is None:
         raise CohortError(
@@ -63,9 +76,30 @@ def join_outcomes(
     if not allow_unknown:
         _refuse_unknown(ids, cohort, key, file)
     outcomes = pd.DataFrame({name: _outcome(rows[name], ids) for name in columns})
+    if "time" in outcomes:
+        _refuse_late_entry(rows, ids, str(file))
+        outcomes["time"] = _years(outcomes["time"], ids, time_unit, str(file))
     outcomes = outcomes.set_axis(ids).reindex(cohort.subjects[key]).reset_index(drop=True)
     _check_known(outcomes, ids, cohort, key, file)
     return _with_columns(cohort, outcomes, file)
+
+
+def in_years(cohort: Cohort, time_unit: str) -> Cohort:
+    """The cohort with its own column `time`, which is in this unit, in years.
+
+    Raises:
+        CohortError: there is no such column, or it holds something else.
+    """
+    if "time" not in cohort.subjects:
+        raise CohortError(
+            f"data.time_unit is {time_unit}, but the cohort ({cohort.source or 'no source given'}) "
+            "has no column `time`. Give data.outcomes, a table that has one."
+        )
+    ids = cohort.subjects["subject_id"]
+    time = _years(numbers(cohort.subjects["time"], ids), ids, time_unit, cohort.source)
+    cohort = copy(cohort)  # the ECGs are shared
+    cohort.subjects = cohort.subjects.assign(time=time)
+    return cohort
 
 
 def with_outcomes(cohort: Cohort, columns: Sequence[str] = SURVIVAL) -> Cohort:
@@ -73,19 +107,19 @@ def with_outcomes(cohort: Cohort, columns: Sequence[str] = SURVIVAL) -> Cohort:
 
     Args:
         cohort: with these columns.
-        columns: that make up the outcome. A `time` of 0 or less and an `event` other than 0 and 1
-            are unknown.
+        columns: that make up the outcome. A `time` (years) of 0 or less is unknown.
 
     Returns:
         The cohort itself if nothing is missing, otherwise a part of it.
 
     Raises:
-        CohortError: the columns are not there, no outcome is known, or nobody or everybody had the
-            event.
+        CohortError: the columns are not there, no outcome is known, nobody or everybody had the
+            event, an `event` is neither 0 nor 1, or a time is beyond `LONGEST`.
     """
     subjects = cohort.subjects
     lacking = [name for name in columns if name not in subjects]
     if lacking:
+        refuse_lookalikes(columns, subjects, cohort.source or "the subjects")
         raise CohortError(
             f"A prediction head needs the columns {list(columns)}; this cohort "
             f"({cohort.source or 'no source given'}) lacks {lacking}. Give data.outcomes, a table "
@@ -95,8 +129,13 @@ def with_outcomes(cohort: Cohort, columns: Sequence[str] = SURVIVAL) -> Cohort:
     if "time" in columns:
         time = pd.to_numeric(subjects["time"], errors="coerce")
         known &= time.between(0, np.inf, inclusive="neither")
+        _years(time.where(known), subjects["subject_id"], "years", cohort.source)
+        _refuse_late_entry(subjects, subjects["subject_id"], cohort.source or "The cohort")
     if "event" in columns:
-        known &= subjects["event"].isin([0, 1])
+        event = subjects["event"]
+        _refuse(
+            event.notna() & ~event.isin([0, 1]), event, subjects["subject_id"], "0 or 1", _COMPETING
+        )
     if not known.any():
         raise CohortError(
             f"None of the {len(cohort)} recordings has a known outcome ({', '.join(columns)})."
@@ -133,6 +172,7 @@ def read_table(file: Path, columns: Sequence[str], expected: str, **options) -> 
     if not file.is_file():
         raise CohortError(f"{file} is not there. {expected}.")
     table = read_csv(file, **{"dtype": str, **options})
+    refuse_lookalikes(columns, table, str(file))
     missing = [name for name in columns if name not in table]
     if missing:
         raise CohortError(
@@ -145,7 +185,8 @@ def read_table(file: Path, columns: Sequence[str], expected: str, **options) -> 
 def read_csv(file: Path, **options) -> pd.DataFrame:
     """Reads a comma-separated table that anybody may have written, most likely a spreadsheet.
 
-    Byte-order mark, line ends of any system, quotes, and spaces after commas do not matter.
+    Byte-order mark, line ends of any system, quotes, and spaces after commas do not matter. Spaces
+    around the names of columns are taken away, and this is said.
 
     Args:
         file: the table.
@@ -158,7 +199,12 @@ def read_csv(file: Path, **options) -> pd.DataFrame:
     options = {"encoding": "utf-8-sig", "skipinitialspace": True, **options}
     try:
         header = pd.read_csv(file, **{**options, "header": None, "nrows": 1, "dtype": str})
-        table = pd.read_csv(file, **options)
+        stripped = {name: name.strip() for name in header.iloc[0].dropna()}
+        spaced = {name: bare for name, bare in stripped.items() if name != bare}
+        if isinstance(options.get("dtype"), dict):
+            kinds = options["dtype"]
+            options["dtype"] = kinds | {n: kinds[b] for n, b in spaced.items() if b in kinds}
+        table = pd.read_csv(file, **options).rename(columns=spaced)
     except (ValueError, OSError) as error:
         raise CohortError(
             f"{file} cannot be read as a comma-separated table: {str(error).strip()}. Save it as "
@@ -169,12 +215,14 @@ def read_csv(file: Path, **options) -> pd.DataFrame:
             f"The rows of {file} have more fields than its header has columns, "
             f"{list(table.columns)[:8]}. Are there decimal commas, or commas at the ends of lines?"
         )
-    names = header.iloc[0].dropna()
+    names = header.iloc[0].dropna().str.strip()
     if names.duplicated().any():
         raise CohortError(
             f"The column {names[names.duplicated()].iloc[0]!r} is there twice in {file}. Rename "
             "one of them."
         )
+    for name, bare in spaced.items():
+        print(f"{file}: the column {name!r} is taken as {bare!r}.")
     for name in table.columns.intersection([*KEYS, "exam_id", "eid"]):
         rounded = table[name].astype(str).str.strip().str.fullmatch(_ROUNDED)
         if rounded.any():
@@ -203,7 +251,8 @@ def flags(column: pd.Series, ids: pd.Series) -> pd.Series:
         CohortError: something else stands there; names the record.
     """
     values = column.str.strip().str.lower().map(_FLAGS).astype(float)
-    _refuse(column.notna() & values.isna(), column, ids, "0 or 1")
+    competing = _COMPETING if column.name == "event" else ""
+    _refuse(column.notna() & values.isna(), column, ids, "0 or 1", competing)
     return values
 
 
@@ -213,12 +262,64 @@ def numbers_or_text(column: pd.Series) -> pd.Series:
     return column if (values.isna() & column.notna()).any() else values.astype(float)
 
 
-def _refuse(wrong: pd.Series, column: pd.Series, ids: pd.Series, expected: str) -> None:
+def _refuse(
+    wrong: pd.Series, column: pd.Series, ids: pd.Series, expected: str, remedy: str = ""
+) -> None:
     if wrong.any():
         row = wrong.idxmax()
+        received = column.loc[[row]].tolist()[0]  # 2.0, not np.float64(2.0)
         raise CohortError(
-            f"Expected {expected} as {column.name} of {ids[row]!r}. Received: {column[row]!r}."
+            f"Expected {expected} as {column.name} of {ids[row]!r}. Received: {received!r}.{remedy}"
         )
+
+
+def _years(time: pd.Series, ids: pd.Series, unit: str, source: str) -> pd.Series:
+    """Times above 0 in this unit as years.
+
+    Raises:
+        CohortError: an unknown unit, or a time that nobody lives; says which unit it looks like.
+    """
+    if unit not in UNITS:
+        raise CohortError(f"Expected a unit of time among {list(UNITS)}. Received: {unit!r}.")
+    years = time if unit == "years" else time / UNITS[unit]
+    beyond = years > LONGEST
+    if not beyond.any():
+        return years
+    row, known = years.idxmax(), time.dropna()
+    longest, median = float(known.max()), float(known.median())
+    if known.between(1850, 2150).mean() > 0.9:
+        remedy = (
+            "These look like calendar years: give the time from the recording to the event or to "
+            "the end of follow-up"
+        )
+    elif beyond.sum() < 0.02 * len(known):
+        remedy = "Correct the value, or leave it empty"
+    else:
+        # 30 years are a long follow-up: more months than that are days.
+        like = "months" if longest <= 30 * UNITS["months"] else "days"
+        remedy = "Correct the values"
+        if UNITS[like] > UNITS[unit] and longest <= LONGEST * UNITS[like]:
+            remedy = f"These look like {like}: say --data.time_unit {like}"
+    raise CohortError(
+        f"Expected {unit} from the recording on as time, at most {LONGEST * UNITS[unit]:g}. "
+        f"{beyond.sum()} of {len(known)} times of {source or 'the cohort'} are longer, up to "
+        f"{longest:g} of {ids[row]!r}; the median is {median:g}. {remedy}."
+    )
+
+
+def _refuse_late_entry(table: pd.DataFrame, ids: pd.Series, source: str) -> None:
+    """Refuses left truncation, which no part of the project knows: it would be left out unsaid."""
+    for column in table:
+        if column not in ENTRIES and look_alike(ENTRIES, [column]) is None:
+            continue
+        late = pd.to_numeric(table[column], errors="coerce").fillna(0) != 0
+        if late.any():
+            row = late.idxmax()
+            raise CohortError(
+                f"{source} has a column {column!r}, by which {ids[row]!r} is at risk only from "
+                f"{table[column].loc[[row]].tolist()[0]!r} on. Late entry (left truncation) is not "
+                "supported: times count from the recording. Give them so, and take the column out."
+            )
 
 
 def _unique_ids(column: pd.Series, file: Path) -> pd.Series:
@@ -246,7 +347,7 @@ def _outcome(column: pd.Series, ids: pd.Series) -> pd.Series:
         return flags(column, ids)
     if column.name == "time":
         time = numbers(column, ids)
-        _refuse(time <= 0, column, ids, "years above 0")
+        _refuse(time <= 0, column, ids, "a time above 0")
         return time
     return numbers_or_text(column)
 

@@ -5,21 +5,24 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 
 from config import Config
 from data import Cohort, CohortError, Split, load_cohort
 from data.conditions import ConditionSchema
-from data.rows import chunks
 
 if TYPE_CHECKING:
     from vae import VAE
 
+NAMED = 50  # ECGs that are named one by one
+TRAINED_ON = "training or validation ECG of this run"
+
 
 def external_split(model: VAE, config: Config, own: Split) -> tuple[Cohort, Split]:
-    """Another cohort, and a split with all of it as test.
+    """Another cohort, and a split with all of it as test but what the model was trained on.
 
     Raises:
-        CohortError: it does not fit the model, or was trained on.
+        CohortError: it does not fit the model, or all of it was trained on.
     """
     from training.setup import check_split, with_targets
 
@@ -35,18 +38,40 @@ def external_split(model: VAE, config: Config, own: Split) -> tuple[Cohort, Spli
                 f"Received: {received}."
             )
     cohort = fitting(model, with_targets(cohort, config.model))
-    seen = {hash(ecg.tobytes()) for part in own[:2] for _, some in chunks(part.ecg) for ecg in some}
-    shared = sum(hash(ecg.tobytes()) in seen for _, some in chunks(cohort.ecg) for ecg in some)
-    if shared:
-        raise CohortError(
-            f"{shared} of the {len(cohort)} ECGs of {cohort.source} are training or validation "
-            "ECGs of this run: leave them out. Without --data, its own test split is judged."
-        )
+    before = len(cohort)
+    cohort = _never_trained_on(cohort, own)
+    left_out = len(cohort) < before
     cohort = _other_persons(cohort, own)
     split = Split(own.train, own.validation, cohort)
     check_split(split, config.model)
-    print(f"{cohort.source}: all {len(cohort)} recordings are test.")
+    print(f"{cohort.source}: all {len(cohort)} recordings{' left' * left_out} are test.")
     return cohort, split
+
+
+def _never_trained_on(cohort: Cohort, own: Split) -> Cohort:
+    """The cohort without ECGs of training or validation and their patients, who are named."""
+    same = cohort.holds_ecgs_of(own.train, own.validation)
+    if not same.any():
+        return cohort
+    subjects = cohort.subjects
+    patient = subjects["patient_id"].isin(subjects["patient_id"][same]).to_numpy()
+    if patient.all():
+        raise CohortError(
+            f"All {len(cohort)} ECGs of {cohort.source} are of patients that this run was trained "
+            "or validated on. Without --data, its own test split is judged."
+        )
+    names = subjects["subject_id"][same].tolist()
+    more = f" and {len(names) - NAMED} more" * (len(names) > NAMED)
+    print(
+        f"{len(names)} ECGs of {cohort.source} are training or validation ECGs of this run and "
+        f"left out, with {patient.sum() - len(names)} others of the same patients: "
+        f"{', '.join(names[:NAMED])}{more}."
+    )
+    reasons = np.where(same, TRAINED_ON, f"patient of a {TRAINED_ON}")[patient]
+    left_out = pd.DataFrame({"subject_id": subjects["subject_id"][patient], "reason": reasons})
+    part = cohort.take(~patient)
+    part.excluded = pd.concat([cohort.excluded, left_out], ignore_index=True).fillna("")
+    return part
 
 
 def _other_persons(cohort: Cohort, own: Split) -> Cohort:
@@ -81,6 +106,7 @@ def fitting(model: VAE, cohort: Cohort) -> Cohort:
         )
         raise CohortError(f"{cohort.source} does not fit the model. Expected {wrong}.")
     schema = model.schema or ConditionSchema([])
+    schema.refuse_lookalikes(cohort.subjects.columns)
     columns = cohort.subjects.reindex(columns=list(schema.names))
     unknown = [name for name in schema.names if columns[name].isna().all()]
     if unknown and (schema.encoding == "raw" or getattr(model, "task", None) == "cox"):

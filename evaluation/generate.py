@@ -40,7 +40,7 @@ OWN_COLUMNS = {"subject_id", "file", "seed", "model"}  # of the table, beside th
 def generate_files(
     run: str | Path,
     out: str | Path,
-    conditions: Mapping[str, object] | None = None,
+    conditions: Mapping[str, object] | pd.DataFrame | None = None,
     n: int | None = None,
     seed: int = 0,
     format: str = "wfdb",
@@ -51,7 +51,7 @@ def generate_files(
     Args:
         run: a run or model folder, or the name of a run.
         out: folder to write to.
-        conditions: by name, scalars or N values. One left out is unknown to the model.
+        conditions: by name, scalars or N values, or a table. One left out is unknown to the model.
         n: N; by default the length of the conditions given as columns, or 1.
         seed: of the latents.
         format: "wfdb" (`ecg_000001.hea` and `.dat`), "csv", "png" (on ECG paper), each a file per
@@ -84,13 +84,14 @@ def generate_files(
             "encoded)."
         )
     schema = model.schema or ConditionSchema([])
-    encoded = schema.encode(conditions or {}, n)
+    conditions = {} if conditions is None else conditions
+    encoded = schema.encode(conditions, n)
     n = len(encoded)
     subjects = pd.DataFrame({"subject_id": [f"ecg_{row:06d}" for row in range(1, n + 1)]})
     suffix = {"wfdb": ".hea"}.get(format, f".{format}")
     subjects["file"] = ARRAYS if format == "npz" else subjects["subject_id"] + suffix
     for name in schema.names:
-        value = (conditions or {}).get(name)
+        value = conditions.get(name)
         subjects[name] = value if np.ndim(value) == 0 else list(value) * (n // len(value))
     subjects["seed"], subjects["model"] = seed, _model_name(folder)
     out.mkdir(parents=True, exist_ok=True)
@@ -298,13 +299,18 @@ def read_table(
     """Conditions from a table, one row per ECG, and those that were typed for all.
 
     Raises:
-        ConditionError: no such table, none of its columns is a condition, or one is given twice.
+        ConditionError: no such table, none of its columns is a condition, one is but for capitals
+            or spaces, or one is given twice.
     """
     texts = {one.name: str for one in schema.conditions if one.kind != "continuous"}
     try:
         table = read_csv(path, dtype=texts)
     except CohortError as error:
         raise ConditionError(f"--conditions: {error}") from error
+    try:
+        schema.refuse_lookalikes(table.columns)
+    except ConditionError as error:
+        raise ConditionError(f"--conditions {path}: {error}") from error
     columns = [name for name in schema.names if name in table]
     if not columns or table.empty:
         raise ConditionError(

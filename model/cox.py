@@ -118,41 +118,41 @@ def partial_log_likelihood(
     """
     _check_ties(ties)
     log_hazard, time, event = _checked(log_hazard, time, event)
-    _, deaths, log_at_risk = _risk_sets(log_hazard, time, event)
-    if len(deaths) == 0:
+    if not event.any():
         return 0.0
+    _, _, log_denominator = _denominators(log_hazard, time, event, ties)
     of_events = log_hazard[event][np.argsort(time[event])]
-    log_denominator = np.repeat(log_at_risk, deaths)  # one per event
-    if ties == "efron":
-        first = np.cumsum(deaths) - deaths
-        # Rounding may put the sum over the tied events a hair above the sum that contains it.
-        tied = np.minimum(np.logaddexp.reduceat(of_events, first) - log_at_risk, 0)
-        share = (np.arange(len(of_events)) - np.repeat(first, deaths)) / np.repeat(deaths, deaths)
-        log_denominator = log_denominator + np.log1p(-share * np.exp(np.repeat(tied, deaths)))
     return float(of_events.sum() - log_denominator.sum())
 
 
-def breslow_baseline(
-    log_hazard: np.ndarray, time: np.ndarray, event: np.ndarray
+def baseline_hazard(
+    log_hazard: np.ndarray, time: np.ndarray, event: np.ndarray, ties: str = "efron"
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Breslow's estimate of the cumulative hazard of a subject whose log hazard is 0.
+    """Cumulative hazard of a subject whose log hazard is 0 (Breslow 1972).
+
+    Each event adds 1 / (sum of the hazards at risk). Of simultaneous events "breslow" counts all d
+    as at risk until the last of them, "efron" lets them leave one by one, as R's `survfit` does
+    after a fit with Efron's ties. Without ties the two are the same.
 
     Args:
         log_hazard: (N,), of the subjects the model was trained on.
         time: (N,), any unit.
         event: (N,), 0 or 1.
+        ties: "efron" or "breslow", as the log hazard was fitted.
 
     Returns:
         The distinct event times (E,), rising, and the cumulative hazard (E,) from each of them on.
 
     Raises:
-        ValueError: no events, lengths that differ, NaN, or an event other than 0 and 1.
+        ValueError: unknown `ties`, no events, lengths that differ, NaN, or an event other than 0
+            and 1.
     """
+    _check_ties(ties)
     log_hazard, time, event = _checked(log_hazard, time, event)
     if not event.any():
         raise ValueError("Expected at least one event for a baseline hazard. Received none.")
-    times, deaths, log_at_risk = _risk_sets(log_hazard, time, event)
-    return times, np.cumsum(np.exp(np.log(deaths) - log_at_risk))
+    times, first, log_denominator = _denominators(log_hazard, time, event, ties)
+    return times, np.cumsum(np.add.reduceat(np.exp(-log_denominator), first))
 
 
 def survival_function(
@@ -165,8 +165,8 @@ def survival_function(
 
     Args:
         log_hazard: (N,).
-        baseline_times: (E,) from `breslow_baseline`.
-        cumulative_hazard: (E,) from `breslow_baseline`.
+        baseline_times: (E,) from `baseline_hazard`.
+        cumulative_hazard: (E,) from `baseline_hazard`.
         times: (M,), in the unit of `baseline_times`. After the last event time the curve stays
             where it was; nothing is known of it there.
 
@@ -290,3 +290,21 @@ def _risk_sets(
     from_here_on = np.logaddexp.accumulate(log_hazard[order][::-1])[::-1]  # (N,)
     times, deaths = np.unique(time[event], return_counts=True)
     return times, deaths, from_here_on[np.searchsorted(time[order], times)]
+
+
+def _denominators(
+    log_hazard: np.ndarray, time: np.ndarray, event: np.ndarray, ties: str
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Distinct event times (E,), the first event of each among the sorted ones (E,), and for each
+    event, in the order of time, the log of the summed hazards that its own is compared with.
+    """
+    times, deaths, log_at_risk = _risk_sets(log_hazard, time, event)
+    first = np.cumsum(deaths) - deaths
+    log_denominator = np.repeat(log_at_risk, deaths)  # one per event
+    if ties == "efron":
+        of_events = log_hazard[event][np.argsort(time[event])]
+        # Rounding may put the sum over the tied events a hair above the sum that contains it.
+        tied = np.minimum(np.logaddexp.reduceat(of_events, first) - log_at_risk, 0)
+        share = (np.arange(len(of_events)) - np.repeat(first, deaths)) / np.repeat(deaths, deaths)
+        log_denominator = log_denominator + np.log1p(-share * np.exp(np.repeat(tied, deaths)))
+    return times, first, log_denominator

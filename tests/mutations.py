@@ -53,7 +53,7 @@ MUTATIONS = [
         ("ops.where(event, weight * (mean", "ops.where(event, (mean"),
         # the whole split, the baseline, the curves
         ("np.log1p(-share *", "np.log1p(share *"),
-        ("np.exp(np.log(deaths) - log_at_risk)", "np.exp(-log_at_risk)"),
+        ("np.add.reduceat(np.exp(-log_denominator), first)", "np.exp(-log_denominator[first])"),
         ('side="right")', 'side="left")'),
         ("np.searchsorted(time[order], times)]", 'np.searchsorted(time[order], times, "right")]'),
         # the batches

@@ -20,6 +20,8 @@ from training.checkpoint import TrainingError
 from vae import VAE
 from vae_prediction import VAEPrediction
 
+NAMED = 50  # equal recordings that are named one by one
+
 # Settings in which a model may differ from the one that it takes encoder and decoder from.
 NOT_OF_THE_NETWORK = (
     *("task", "head_inputs", "task_weight", "ties", "classes", "name", "seed"),
@@ -44,6 +46,8 @@ def open_data(config: Config) -> tuple[Cohort, Split, ConditionSchema]:
         by_fold=config.data.split == "fold",
     )
     check_split(split, config.model)
+    for line in list(_equal(cohort).items())[:NAMED]:
+        print("Equal ECGs, one patient to the split: {}: {}.".format(*line))
     print(f"{cohort.source}: {', '.join(f'{len(p)} {n}' for n, p in split._asdict().items())}")
     schema = ConditionSchema(
         [CONDITIONS[name] for name in config.data.conditions], config.model.condition_encoding
@@ -61,7 +65,21 @@ def counts(split: Split, cohort: Cohort) -> dict:
         section[f"{name}_patients"] = part.subjects["patient_id"].nunique()
     for reason, number in cohort.excluded["reason"].value_counts().items():
         section[f"excluded: {reason}"] = int(number)
+    equal = _equal(cohort)
+    if equal:
+        section["equal_recordings"] = len(equal)
+        section["equal_recordings_named"] = dict(list(equal.items())[:NAMED])
     return section
+
+
+def _equal(cohort: Cohort) -> dict[str, str]:
+    """Recordings whose ECG is that of an earlier one, and which that is."""
+    columns = ("subject_id", "equal_to", "patient_id", "its_patient")
+    rows = cohort.equal_recordings()[list(columns)].itertuples(index=False)
+    return {
+        name: f"as {first} ({'same patient' if a == b else f'patients {a} and {b}'})"
+        for name, first, a, b in rows
+    }
 
 
 def build_model(config: Config, schema: ConditionSchema, cohort: Cohort) -> VAE:

@@ -26,6 +26,7 @@ from data.cohort import (
     CohortError,
     derive_leads,
     einthoven_residual,
+    refuse_lookalikes,
 )
 from data.outcomes import KEYS, as_ids, read_csv
 from data.rows import chunks
@@ -66,6 +67,7 @@ def load_arrays(path: str | Path, names: Sequence[str] = ()) -> Cohort:
     ecg = _twelve_leads(ecg)
     if subjects is None:
         subjects = pd.DataFrame(index=range(len(ecg)))
+    refuse_lookalikes(KEYS, subjects, str(path))  # not called by row numbers instead
     if "subject_id" not in subjects:
         subjects.insert(0, "subject_id", range(len(subjects)))
     cohort = Cohort(ecg, subjects, source=f"arrays in {path.name}")

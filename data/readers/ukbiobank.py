@@ -21,12 +21,13 @@ import numpy as np
 import pandas as pd
 
 from data.beats import Beat, BeatError, Strip
-from data.cohort import Cohort, CohortError
+from data.cohort import Cohort, CohortError, refuse_lookalikes
 from data.outcomes import flags, numbers, numbers_or_text, read_table
 from data.readers.cardiosoft import MEASUREMENTS, read_measurements, read_median_beat, read_strip
 from data.readers.prepare import QUALITY, prepare
 
 TABLE, WITHDRAWN = "subjects.csv", "withdrawn.csv"
+KNOWN = ("instance", "sex", "age", "bmi", "time", "event")  # columns that are read as what they are
 SEXES = {"0": "female", "1": "male", "female": "female", "male": "male"}
 BEATS = {"median": read_median_beat, "strip": read_strip}
 
@@ -143,6 +144,7 @@ def _recordings(folder: Path) -> pd.DataFrame:
 def _participants(file: Path) -> pd.DataFrame:
     """The columns of `Cohort.subjects` from those of the table; rows with negative ids are gone."""
     table = read_table(file, ["eid"], _LAYOUT)
+    refuse_lookalikes(KNOWN, table, str(file))
     reserved = ("subject_id", "patient_id", "file", "ecg_age", *MEASUREMENTS, *QUALITY)
     taken = [name for name in table if name in reserved]
     if taken:

@@ -28,8 +28,10 @@ from evaluation.measures.survival_scores import (
     censoring_survival,
     concordance,
     step_function,
+    tied_share,
     weighted_cox,
 )
+from model.cox import baseline_hazard
 
 DRAWS = 300
 HORIZON_PERCENTILES = (25, 50, 90)  # of the event times in the training split
@@ -141,7 +143,8 @@ def survival_metrics(
     covariate standardised and a ridge as strong as a standard normal prior on its coefficient,
     which is about one event's worth), `model` (the head's own log hazard, if given) and `oracle`
     (the true one). A missing number counts as its mean in the training split, a missing category as
-    the shares of the categories there; `conditions_imputed` counts them.
+    the shares of the categories there; `conditions_imputed` counts them. `tied_share` is there if
+    events share their times.
 
     Measures, the second part:
         c_harrell: share of comparable pairs in the right order (Harrell 1982); ties count 1/2.
@@ -153,7 +156,8 @@ def survival_metrics(
             perfect, `kaplan_meier_ibs` what a model without covariates scores.
         ibs_skill: 1 - ibs / kaplan_meier_ibs.
         calibration_slope: coefficient of the log hazard in a Cox regression on the test split;
-            below 1: predictions too extreme.
+            below 1: predictions too extreme. Ties are Efron's, as in training; where times are
+            rounded coarsely, even the true log hazard has a slope below 1 (see `tied_share`).
         ici: integrated calibration index at the last horizon (Austin 2020, doi 10.1002/sim.8570):
             mean |predicted - observed| probability, see `calibration_curve`. Above 0 by chance.
         log_hazard_r: correlation with the true log hazard.
@@ -184,6 +188,8 @@ def survival_metrics(
     samples = _samples(risks, train, test, horizons, weights)
 
     metrics = {"test_subjects": len(test), "test_events": int(test.event.sum())}
+    if share := tied_share(test.time, test.event):
+        metrics["tied_share"] = share
     metrics["conditions_imputed"] = imputed
     metrics |= {f"horizon_{number}": float(time) for number, time in enumerate(horizons, 1)}
     for name, values in samples.items():
@@ -305,6 +311,13 @@ def _fitted(x_train: np.ndarray, x_test: np.ndarray, train: SurvivalSplit) -> _R
         model.predict_log_partial_hazard(pd.DataFrame(x, columns=names)).to_numpy()
         for x in (x_test, x_train)
     )
+    if tied_share(train.time, train.event):
+        # lifelines fits with Efron's ties, but knows Breslow's baseline only.
+        return _Risk(
+            log_hazard,
+            train_log_hazard,
+            baseline_hazard(train_log_hazard, train.time, train.event),
+        )
     hazard = model.baseline_cumulative_hazard_.iloc[:, 0]
     return _Risk(log_hazard, train_log_hazard, (hazard.index.to_numpy(), hazard.to_numpy()))
 

@@ -33,7 +33,7 @@ from data.readers.ptbxl import WfdbReader, load_ptbxl
 from data.readers.ukbiobank import load_ukbiobank
 from evaluation import __main__ as judge_again
 from evaluation import generate
-from model.cox import breslow_baseline, cox_partial_likelihood, partial_log_likelihood
+from model.cox import baseline_hazard, cox_partial_likelihood, partial_log_likelihood
 from model.network import ModelError
 from tests.cardiosoft_files import document, stored_beat, stored_strip, waveforms, write
 from tests.eager import train_eagerly
@@ -479,7 +479,7 @@ ERRORS = {
         ),
         (
             "loss: all censored",
-            lambda path: breslow_baseline([1, 2], [1, 2], [0, 0]),
+            lambda path: baseline_hazard([1, 2], [1, 2], [0, 0]),
             "at least one event",
         ),
         (

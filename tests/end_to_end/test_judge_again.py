@@ -266,14 +266,19 @@ def test_two_cohorts_of_one_name_do_not_replace_each_other(work, quickly):
         judge_again("plain", another("b/clinic"), FEW)
 
 
-def test_ecgs_that_were_trained_on_are_no_other_cohort(work):
+def test_ecgs_that_were_trained_on_are_left_out_of_another_cohort(work, quickly, capsys):
     cohort = simulate(30, 5)
     ecg = np.array(cohort.ecg)
     own = Cohort.open("hospital").split(0.1, 0.15, 0)
     ecg[:4], ecg[4:6], ecg[6:9] = own.train.ecg[:4], own.validation.ecg[:2], own.test.ecg[:3]
     Cohort(ecg, cohort.subjects, "mixed").save("mixed")
-    with pytest.raises(CohortError, match="6 of the 30 ECGs of mixed are training or validation"):
-        judge_again("plain", DataConfig(source="prepared", path=Path("mixed")), FEW)
+    folder = judge_again("plain", DataConfig(source="prepared", path=Path("mixed")), FEW)
+    assert "6 ECGs of mixed are training or validation ECGs of this run" in capsys.readouterr().out
+    [(_, split, *_)] = quickly
+    assert split.test.subjects["subject_id"].tolist() == cohort.subjects["subject_id"][6:].tolist()
+    data = sections_of(folder)["data"]
+    assert data["test_recordings"] == 24
+    assert data["excluded: training or validation ECG of this run"] == 6
 
 
 def test_patients_of_one_id_in_two_cohorts_are_two_persons_and_it_is_said(work, capsys, quickly):

@@ -23,7 +23,7 @@ from data.readers.cardiosoft import read_median_beat, read_strip
 from data.readers.ptbxl import WfdbReader
 from evaluation.measures.survival_scores import censoring_survival, concordance
 from model.cox import (
-    breslow_baseline,
+    baseline_hazard,
     cox_partial_likelihood,
     partial_log_likelihood,
     survival_function,
@@ -319,7 +319,7 @@ def test_the_loss_is_the_partial_likelihood_whatever_the_order_and_the_level(dra
 @given(followed())
 def test_survival_falls_from_one_and_a_higher_hazard_lies_below(drawn):
     score, time, event = drawn
-    times, hazard = breslow_baseline(score, time, event)
+    times, hazard = baseline_hazard(score, time, event, "breslow")
     assert (np.diff(times) > 0).all()
     assert (np.diff(hazard, prepend=0) > 0).all()
     survival = survival_function(np.sort(score), times, hazard, np.arange(0, 10.0, 0.5))

@@ -391,3 +391,25 @@ def test_help_without_a_run_needs_no_tensorflow(tmp_path):
     for name in ("--out", "--n", "--seed", "--format", "--conditions", "--overwrite", "one beat"):
         assert name in done.stdout
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["Sex", "SEX ", "\ufeffsex"])
+def test_a_table_with_a_look_alike_is_refused_before_any_ecg(here, tmp_path, capsys, name):
+    (tmp_path / "table.csv").write_text(f"age,{name}\n50,female\n", "utf-8")
+    out = tmp_path / "out"
+    shown = refused(capsys, "small", "--out", out, "--conditions", tmp_path / "table.csv")
+    assert "Expected a column 'sex'. Received" in shown
+    assert not out.exists()
+
+
+def test_spaces_around_a_name_are_taken_and_said_and_a_table_in_python_is_taken_too(
+    here, tmp_path, capsys
+):
+    (tmp_path / "table.csv").write_text("age,sex \n50,female\n60,male\n")
+    main(["small", "--out", str(tmp_path / "a"), "--conditions", str(tmp_path / "table.csv")])
+    assert "the column 'sex ' is taken as 'sex'" in capsys.readouterr().out
+    table = pd.DataFrame({"age": [50, 60], "sex": ["female", "male"]})
+    generate_files("small", tmp_path / "b", table)
+    for out in ("a", "b"):
+        assert table_of(tmp_path / out)["sex"].tolist() == ["female", "male"]
+    np.testing.assert_array_equal(written(tmp_path / "a", "wfdb"), written(tmp_path / "b", "wfdb"))

@@ -15,8 +15,8 @@ from lifelines.datasets import load_rossi
 
 from model.cox import (
     _with_events,
+    baseline_hazard,
     batch_rows,
-    breslow_baseline,
     cox_partial_likelihood,
     partial_log_likelihood,
     survival_function,
@@ -262,7 +262,7 @@ def test_wrong_arguments_are_named():
     with pytest.raises(ValueError, match="event of 0 or 1. Received 2"):
         partial_log_likelihood(np.zeros(2), np.ones(2), np.array([1, 2]))
     with pytest.raises(ValueError, match="at least one event"):
-        breslow_baseline(np.zeros(2), np.ones(2), np.zeros(2))
+        baseline_hazard(np.zeros(2), np.ones(2), np.zeros(2))
     with pytest.raises(ValueError, match="at least one batch of 32"):
         batch_rows(np.ones(31), 32, seed=0, epoch=0)
 
@@ -285,7 +285,7 @@ def test_baseline_hazard_and_survival_curves_equal_lifelines():
     fitted = CoxPHFitter().fit(rossi, "week", "arrest")
     # lifelines centres the covariates; its log partial hazard and its baseline belong together.
     log_hazard = fitted.predict_log_partial_hazard(rossi).to_numpy()
-    times, hazard = breslow_baseline(log_hazard, rossi["week"], rossi["arrest"])
+    times, hazard = baseline_hazard(log_hazard, rossi["week"], rossi["arrest"], "breslow")
     theirs = fitted.baseline_cumulative_hazard_.iloc[:, 0]
     np.testing.assert_allclose(hazard, theirs.loc[times], rtol=1e-10)
     at = np.array(

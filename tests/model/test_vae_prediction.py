@@ -13,7 +13,7 @@ from scipy.special import expit, log_softmax
 import vae_prediction
 from data.cohort import derive_leads
 from data.conditions import Condition, ConditionSchema
-from model.cox import batch_rows
+from model.cox import baseline_hazard, batch_rows
 from vae import VAE, ModelError
 from vae_prediction import VAEPrediction
 
@@ -458,3 +458,13 @@ def test_a_head_of_another_task_has_no_hazard():
 def test_a_head_that_cannot_be_is_one_clear_error(arguments, message):
     with pytest.raises(ModelError, match=message):
         built(adapted=False, **arguments)
+
+
+@pytest.mark.parametrize("ties", ["efron", "breslow"])
+def test_the_baseline_has_the_ties_of_the_loss(ties):
+    model = with_head(2, ties=ties)
+    time = np.ceil(TIME * 10)
+    model.fit_baseline(ECG, TABLE, time, EVENT)
+    expected = baseline_hazard(model.predict_log_hazard(ECG, TABLE), time, EVENT, ties)
+    np.testing.assert_array_equal(model.baseline["times"], expected[0])
+    np.testing.assert_array_equal(model.baseline["cumulative_hazard"], expected[1])
