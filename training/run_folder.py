@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
-from config import Config, to_dict
+from config import Config, ConfigError, from_dict, to_dict
 from data import Cohort
 from training.provenance import describe
 
@@ -34,7 +34,7 @@ def open_run(config: Config, overwrite: bool = False) -> Path:
         folder.rename(old)
         shutil.rmtree(old)
     if (folder / "config.json").is_file():
-        changed = differences(_read_json(folder / "config.json"), settings)
+        changed = differences(_settings_in(folder / "config.json"), settings)
         if changed:
             raise RunError(f"{folder} has other settings: {'; '.join(changed)}. {ELSEWHERE}")
         if (folder / "report.html").is_file():
@@ -63,6 +63,15 @@ def find_run(name: str | Path) -> Path:
         f"{name} is neither a run nor a model folder. "
         + (f"Runs in {RUNS}: {', '.join(there)}." if there else f"There is no run in {RUNS} yet.")
     )
+
+
+def _settings_in(file: Path) -> dict:
+    """Settings of a run; one that the version which wrote them did not know has its default."""
+    found = _read_json(file)
+    try:
+        return json.loads(json.dumps(to_dict(from_dict(Config, found))))
+    except ConfigError:
+        return found  # what does not fit is then told as a difference
 
 
 def _read_json(file: Path) -> dict:

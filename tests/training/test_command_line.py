@@ -280,6 +280,17 @@ def test_an_unfinished_run_goes_on_where_it_is(runs):
     assert (folder / "history.csv").read_text() == "epoch\n1\n"
 
 
+def test_a_run_of_a_version_that_knew_fewer_settings_goes_on_with_their_defaults(runs):
+    folder = open_run(SHORT)
+    written = json.loads((folder / "config.json").read_text("utf-8"))
+    del written["data"]["time_unit"]
+    (folder / "config.json").write_text(json.dumps(written), "utf-8")
+    other = dataclasses.replace(SHORT, data=dataclasses.replace(SHORT.data, time_unit="days"))
+    with pytest.raises(RunError, match="data.time_unit: 'years' -> 'days'"):
+        open_run(other)
+    assert open_run(SHORT) == folder
+
+
 def test_a_run_killed_at_its_first_write_can_start_again(runs):
     (runs / "short").mkdir(parents=True)
     (runs / "short" / "config.json.partial").write_text('{"run"')
