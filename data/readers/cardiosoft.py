@@ -26,7 +26,7 @@ from data.cohort import (
     SAMPLING_RATE,
     derive_leads,
 )
-from data.strips import FLAT_MV, _check_limb_leads, _resample, _rows_by_lead
+from data.strips import FLAT_MV, _check_limb_leads, _resample, _rows_by_lead, plain_unit
 
 # Column -> element of <RestingECGMeasurements>, and its unit.
 MEASUREMENTS = {
@@ -266,9 +266,9 @@ def _resolution(document: _Document, section: str, name: str) -> float:
     path = f"{section}/Resolution"
     unit = document.found.get(path, [_Element({}, "")])[0].attributes.get("units", "")
     value = document.number(path, unit)
-    if unit.lower() not in _MILLIVOLTS or not 0 < value < 1e9:
-        raise BeatError(f"no resolution of the {name} in microvolts or the like")
-    return value * _MILLIVOLTS[unit.lower()]
+    if plain_unit(unit) not in _MILLIVOLTS or not 0 < value < 1e9:
+        raise BeatError(f"no resolution of the {name} in microvolts or the like: unit {unit!r}")
+    return value * _MILLIVOLTS[plain_unit(unit)]
 
 
 def _qrs_middle(document: _Document) -> int:

@@ -17,7 +17,8 @@ from data.beats import BeatError, Strip
 from data.cohort import Cohort, CohortError
 from data.outcomes import read_csv
 from data.readers.prepare import prepare
-from data.readers.wfdb16 import Signals, read_format_16
+from data.readers.wfdb16 import Signals, as_written, read_format_16
+from data.strips import plain_unit
 
 COLUMNS = (
     *("ecg_id", "patient_id", "age", "sex", "height", "weight", "scp_codes", "heart_axis"),
@@ -32,7 +33,7 @@ AGE_OVER_89 = 300  # how ages above 89 are published, so that nobody is identifi
 HEIGHT_CM = (100.0, 220.0)
 WEIGHT_KG = (20.0, 250.0)
 
-_MILLIVOLTS = {"mv": 1.0, "uv": 1e-3, "v": 1e3}
+_MILLIVOLTS = {"mv": 1.0, "uv": 1e-3, "nv": 1e-6, "v": 1e3}
 
 
 def load_ptbxl(
@@ -111,7 +112,7 @@ class WfdbReader:
             raise BeatError("file name leads out of the data folder")
         path = Path(self.root) / name
         values, sampling_rate, units, leads = read_format_16(path) or _read_any_format(path)
-        factors = [_MILLIVOLTS.get(unit.lower()) for unit in units]
+        factors = [_MILLIVOLTS.get(plain_unit(unit)) for unit in units]
         if None in factors:
             raise BeatError(f"unknown unit {units[factors.index(None)]!r}")
         if set(factors) != {1.0}:
@@ -123,7 +124,8 @@ def _read_any_format(path: Path) -> Signals:
     import wfdb  # here: every worker would import it, and few records need it
 
     record = wfdb.rdrecord(str(path), return_res=32)
-    return Signals(record.p_signal.T, record.fs, record.units, record.sig_name)
+    units, names = as_written(path, record.units, record.sig_name)
+    return Signals(record.p_signal.T, record.fs, units, names)
 
 
 def _read_table(file: Path, columns: tuple[str, ...]) -> pd.DataFrame:
