@@ -31,6 +31,7 @@ from model.published import PUBLISHED, load_published
 from model.replicas import random_rows, replicas, whole_batch
 from model.saving import read_model, write_model
 from model.steps import run_steps
+from model.user_keras import standard_settings
 
 __all__ = ["PUBLISHED", "VAE", "Conditions", "ModelError"]
 
@@ -174,12 +175,37 @@ class VAE(keras.Model):
         self.log_noise = scalar("log_noise", math.log(noise_mv), trainable=trained)
 
         self.trackers = {
-            name: keras.metrics.Mean(name=name)
+            name: keras.metrics.Mean(name=name, dtype="float32")
             for name in ("loss", "objective", "reconstruction", "kl", "active_units", "rmse_uv")
         }
         self.built = True
 
     # --- training -------------------------------------------------------------------------------
+
+    @standard_settings()
+    def compile(self, *args, **keywords) -> None:
+        """As `keras.Model.compile`."""
+        super().compile(*args, **keywords)
+
+    def compile_from_config(self, config: dict) -> None:
+        """What Keras does for a model of its own format, but leaves to a `compile` of our own."""
+        self.compile(**keras.saving.deserialize_keras_object(config))
+        self.optimizer.build(self.trainable_variables)
+
+    @standard_settings()
+    def fit(self, *args, **keywords) -> keras.callbacks.History:
+        """As `keras.Model.fit`, on arrays as they are: Keras would round them to `floatx`."""
+        return super().fit(*args, **keywords)
+
+    @standard_settings()
+    def evaluate(self, *args, **keywords):
+        """As `keras.Model.evaluate`; see `fit`."""
+        return super().evaluate(*args, **keywords)
+
+    @standard_settings()
+    def predict(self, *args, **keywords):
+        """As `keras.Model.predict`; see `fit`."""
+        return super().predict(*args, **keywords)
 
     def train_step(self, *args):
         """One step on a batch, or one for each batch of a call (see `calls`).

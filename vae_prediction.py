@@ -22,12 +22,13 @@ from vae import VAE, weighted_mean
 
 __all__ = ["TASKS", "VAEPrediction", "cox_partial_likelihood"]
 
+EACH = {"reduction": None, "dtype": "float32"}  # a loss per subject, whatever `floatx` is
 # Task -> loss per subject of (target, output of the head). To train on another loss, add a line.
 TASKS = {
     "cox": None,  # cox_partial_likelihood, which compares the subjects of a batch
-    "binary": keras.losses.BinaryCrossentropy(from_logits=True, reduction=None),
-    "multiclass": keras.losses.SparseCategoricalCrossentropy(from_logits=True, reduction=None),
-    "regression": keras.losses.MeanSquaredError(reduction=None),
+    "binary": keras.losses.BinaryCrossentropy(from_logits=True, **EACH),
+    "multiclass": keras.losses.SparseCategoricalCrossentropy(from_logits=True, **EACH),
+    "regression": keras.losses.MeanSquaredError(**EACH),
 }
 HEAD_INPUTS = ("latent", "latent_and_conditions")
 BASELINE_STEPS = 2000  # of the saved baseline hazard at most: its steps are then below 0.05%
@@ -100,7 +101,7 @@ class VAEPrediction(VAE):
         )
         self._head_batches = InBatches(lambda *inputs: [self._head_of(*inputs)], compile=False)
         for name in ("task_loss", "task_share"):
-            self.trackers[name] = keras.metrics.Mean(name=name)
+            self.trackers[name] = keras.metrics.Mean(name=name, dtype="float32")
 
     def call(self, inputs, training: bool = False) -> dict:
         """As `VAE.call`, with `output` (B, 1 or K): log hazard, logits or prediction."""

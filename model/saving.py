@@ -92,15 +92,34 @@ def read_model(folder: str | Path) -> keras.Model:
                 "them was changed, or saving was interrupted. Save the model again, or give "
                 "load_weights the file if it is the right one."
             )
-        model_class = getattr(importlib.import_module(CLASSES[class_name]), class_name)
-        model = model_class.from_config(description["config"])
+        model = _ours(class_name).from_config(description["config"])
         model.load_weights(folder / WEIGHTS)
     except ModelError:
         raise
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         reason = str(error).partition("\n")[0]  # Keras writes pages
+        if isinstance(error, OSError) and error.errno:
+            raise ModelError(f"{folder} cannot be read: {reason}") from error
+        _check_keras(folder)
         raise ModelError(f"{folder} is damaged, or no model of this project: {reason}") from error
     return model
+
+
+def _ours(name: str) -> type[keras.Model]:
+    """A class of `CLASSES`; their modules import this one."""
+    return getattr(importlib.import_module(CLASSES[name]), name)
+
+
+def _check_keras(folder: Path) -> None:
+    """Raises ModelError where no model could be read, whatever the folder holds."""
+    try:
+        _ours("VAE")((12, 40), (1,), ((1, 5),), ("same",), 1, 0, hidden=())
+    except Exception as error:
+        reason = str(error).partition("\n")[0]
+        raise ModelError(
+            f"{folder} was not read, and is not to blame: Keras {keras.__version__}, as it is set "
+            f"up here, cannot build the smallest network: {reason}"
+        ) from error
 
 
 def _read_description(file: Path) -> dict:

@@ -20,6 +20,7 @@ from lifelines.utils import concordance_index
 from config import Config, TrainingConfig
 from model.cox import partial_log_likelihood
 from model.replicas import replicas
+from model.user_keras import standard_settings
 from training.batches import Batches, Filled, Samples, hold
 from training.calls import Calls, pipeline
 from training.checkpoint import Checkpoint
@@ -98,6 +99,7 @@ class FullSplit(keras.callbacks.Callback):
         logs["val_objective"] += weight * negative / len(event)
 
 
+@standard_settings()
 def fit(
     model: VAE, train: Samples, validation: Samples, config: Config, checkpoint: Path
 ) -> pd.DataFrame:
