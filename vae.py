@@ -23,7 +23,7 @@ from keras import ops
 
 from data.conditions import ConditionSchema
 from data.leads import expansion_matrix, independent_among
-from model import closed_form, inputs, network
+from model import calls, closed_form, inputs, network
 from model.inputs import Conditions
 from model.network import ModelError
 from model.prior import Prior, standard_normal
@@ -184,28 +184,61 @@ class VAE(keras.Model):
 
     @standard_settings()
     def compile(self, *args, **keywords) -> None:
-        """As `keras.Model.compile`."""
-        super().compile(*args, **keywords)
+        """As `keras.Model.compile`, without loss and metrics: the model has its own.
+
+        Raises:
+            ModelError: they are given.
+        """
+        given = calls.arguments(super().compile, args, keywords)
+        calls.check_compile(given)
+        super().compile(**given)
 
     def compile_from_config(self, config: dict) -> None:
-        """What Keras does for a model of its own format, but leaves to a `compile` of our own."""
-        self.compile(**keras.saving.deserialize_keras_object(config))
+        """What Keras does for a model of its own format, but leaves to a `compile` of our own.
+
+        Files of earlier versions may name a loss or metrics, which were not used then either.
+        """
+        given = keras.saving.deserialize_keras_object(config)
+        self.compile(**{name: part for name, part in given.items() if name not in calls.INSTEAD})
         self.optimizer.build(self.trainable_variables)
 
     @standard_settings()
     def fit(self, *args, **keywords) -> keras.callbacks.History:
-        """As `keras.Model.fit`, on arrays as they are: Keras would round them to `floatx`."""
-        return super().fit(*args, **keywords)
+        """As `keras.Model.fit`, on arrays as they are: Keras would round them to `floatx`.
+
+        `sample_weight` weighs the subjects in all parts of the loss, with and without a target.
+
+        Raises:
+            ModelError: targets or weights of classes that the model does not read.
+        """
+        given = calls.arguments(super().fit, args, keywords)
+        return super().fit(**calls.heeded(given, self._has_classes()))
 
     @standard_settings()
     def evaluate(self, *args, **keywords):
         """As `keras.Model.evaluate`; see `fit`."""
-        return super().evaluate(*args, **keywords)
+        given = calls.arguments(super().evaluate, args, keywords)
+        return super().evaluate(**calls.heeded(given, self._has_classes()))
 
     @standard_settings()
     def predict(self, *args, **keywords):
         """As `keras.Model.predict`; see `fit`."""
         return super().predict(*args, **keywords)
+
+    def train_on_batch(self, *args, **keywords):
+        """As `keras.Model.train_on_batch`; see `fit`."""
+        given = calls.arguments(super().train_on_batch, args, keywords)
+        return super().train_on_batch(**calls.heeded(given, self._has_classes()))
+
+    def _reads_targets(self) -> bool:
+        """Whether anything but the ECGs and conditions has a part in the loss: in a subclass."""
+        kind = type(self)
+        own = kind.extra_loss is VAE.extra_loss and kind.compute_loss is VAE.compute_loss
+        return not own
+
+    def _has_classes(self) -> bool:
+        """Whether targets may be classes, which can be weighted."""
+        return self._reads_targets()
 
     def train_step(self, *args):
         """One step on a batch, or one for each batch of a call (see `calls`).
@@ -263,11 +296,16 @@ class VAE(keras.Model):
         Returns:
             Scalar: mean over B, weighted by `sample_weight` if given.
         """
+        y = calls.targets(y)
+        if not self._reads_targets():
+            calls.check_no_targets(y)
         reconstruction = self.reconstruction_loss(y_pred["standardised"], y_pred["decoded"])
         kl = gaussian_kl(y_pred["mean"], y_pred["log_var"])  # (B, Z)
         error = y_pred["standardised"] - y_pred["decoded"]
         rmse = 1000 * self.scale * ops.sqrt(ops.mean(ops.square(error), axis=(1, 2)))
-        weight = ops.ones_like(rmse) if sample_weight is None else ops.reshape(sample_weight, (-1,))
+        weight = ops.ones_like(rmse)
+        if sample_weight is not None:
+            weight = ops.cast(ops.reshape(sample_weight, (-1,)), "float32")
         # From here on B are the rows of all devices.
         reconstruction, kl, rmse, weight = whole_batch([reconstruction, kl, rmse, weight])
         kl_sum = ops.sum(kl, axis=-1)

@@ -135,6 +135,8 @@ class VAEPrediction(VAE):
             terms = cox_partial_likelihood(output, y[:, 0], y[:, 1], self.settings["ties"], weight)
             loss = ops.sum(terms) / ops.maximum(ops.sum(weight), 1e-9)
         else:
+            if len(y.shape) > 2 or y.shape[1:] not in ((), (1,)):
+                raise ModelError(f"Expected targets (B,) or (B, 1). Received: {tuple(y.shape)}.")
             target = ops.cast(ops.reshape(y, (-1, 1)), "float32")
             target = (target - self.target_mean) / self.target_sd
             [losses] = whole_batch([TASKS[self.task](target, y_pred["output"])])
@@ -144,6 +146,9 @@ class VAEPrediction(VAE):
         share = ops.abs(weighted) / (ops.abs(weighted) + ops.abs(elbo) + 1e-9)
         self._track("task_share", share, weight)
         return weighted
+
+    def _has_classes(self) -> bool:
+        return self.task in ("binary", "multiclass")
 
     def heads(self) -> list[keras.layers.Layer]:
         """The head: a log hazard, which has no bias, shifts by a constant without meaning."""

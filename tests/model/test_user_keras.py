@@ -57,7 +57,7 @@ head = VAEPrediction(
 ).adapt(COHORT.ecg, COHORT.subjects)
 inputs, number = [TRAIN.ecg, TRAIN.conditions], np.arange(40)
 y = np.stack([1 + number / 3000, number % 2], axis=1)
-head.compile("adam")
+head.compile(optimizer="adam")
 done = head.fit(inputs, y, batch_size=40, verbose=0)
 show("head fitted", [value[0] for value in done.history.values()], *head.get_weights())
 show("judged", list(head.evaluate(inputs, y, verbose=0, return_dict=True).values()))
@@ -164,3 +164,186 @@ def test_a_folder_that_may_not_be_read_is_not_called_damaged(tmp_path, monkeypat
     monkeypatch.setattr(Path, "read_text", refuse)
     with pytest.raises(ModelError, match="cannot be read: .*Permission denied"):
         VAE.load(tmp_path / "model")
+
+
+# --- arguments ------------------------------------------------------------------------------------
+
+ROWS = np.arange(24)
+WEIGHT = np.where(ROWS % 3 == 0, 3.0, 1.0)
+REPEATED = np.concatenate([ROWS, ROWS[WEIGHT == 3], ROWS[WEIGHT == 3]])  # what weights stand for
+CONDITIONS = np.linspace(-1, 1, 24, dtype=np.float32)[:, None]
+X = (ECG, CONDITIONS)
+
+
+def told(kind=VAE, **settings):
+    """A model of one condition, compiled."""
+    model = kind(SHAPE, *LAYERS, 2, 1, **{"hidden": (3,)} | settings).adapt(*X)
+    model.compile(keras.optimizers.SGD(1e-3), run_eagerly=True)
+    return model
+
+
+def of(rows, parts=X):
+    return tuple(part[rows] for part in parts)
+
+
+WITH_WEIGHTS = {
+    "evaluate": lambda model: model.evaluate(
+        X, sample_weight=WEIGHT, batch_size=24, verbose=0, return_dict=True
+    ),
+    "by place": lambda model: model.evaluate(X, None, 24, 0, WEIGHT, return_dict=True),
+    "as a column": lambda model: model.evaluate(
+        list(X), sample_weight=WEIGHT[:, None], batch_size=24, verbose=0, return_dict=True
+    ),
+    "test_on_batch": lambda model: model.test_on_batch(X, sample_weight=WEIGHT, return_dict=True),
+    "validation_data": lambda model: {
+        name.removeprefix("val_"): values[0]
+        for name, values in model.fit(
+            X, validation_data=(X, None, WEIGHT), batch_size=24, verbose=0
+        ).history.items()
+        if name.startswith("val_")
+    },
+}
+
+
+@pytest.mark.parametrize("way", WITH_WEIGHTS)
+def test_weights_count_as_rows_that_are_repeated_do(way):
+    model = told()
+    model.optimizer.learning_rate = 0.0
+    received = WITH_WEIGHTS[way](model)
+    expected = model.evaluate(of(REPEATED), batch_size=100, verbose=0, return_dict=True)
+    plain = model.evaluate(X, batch_size=100, verbose=0, return_dict=True)
+    assert abs(plain["loss"] - expected["loss"]) > 0.05
+    for name in ("loss", "objective", "reconstruction", "kl", "rmse_uv"):
+        assert received[name] == pytest.approx(expected[name], rel=1e-4)
+
+
+@pytest.mark.parametrize("call", ["fit", "train_on_batch"])
+def test_a_step_on_weighted_rows_is_one_on_the_rows_of_weight_above_0(call, monkeypatch):
+    monkeypatch.setattr("vae.random_rows", lambda draw, shape, seed: keras.ops.zeros(shape))
+    weight = (ROWS % 2 == 0).astype(float)
+    weighted, part = told(), told()
+    if call == "fit":
+        weighted.fit(X, sample_weight=weight, batch_size=24, verbose=0)
+        part.fit(of(weight > 0), batch_size=12, verbose=0)
+    else:
+        weighted.train_on_batch(X, sample_weight=weight)
+        part.train_on_batch(of(weight > 0))
+    start = told().get_weights()
+    moved = [np.abs(a - b).max() for a, b in zip(part.get_weights(), start, strict=True)]
+    assert max(moved) > 1e-3
+    for one, other in zip(weighted.get_weights(), part.get_weights(), strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-5)
+
+
+def test_weights_are_divided_with_the_rows_for_validation():
+    weight = np.repeat([1.0, 0.0], 12)
+    history = (
+        told()
+        .fit(
+            X, sample_weight=weight, validation_split=0.25, batch_size=24, verbose=0, shuffle=False
+        )
+        .history
+    )
+    assert history["val_loss"] == [0]  # the last quarter has no weight
+    assert history["loss"][0] != 0
+
+
+def test_weights_of_a_head_without_targets_do_not_make_some_up():
+    model = told(VAEPrediction)
+    with pytest.raises(ModelError, match="needs targets"):
+        model.fit(X, sample_weight=WEIGHT, verbose=0)
+
+
+COMPILED = {
+    "loss": ("mse", 'noise="mse"'),
+    "loss_weights": ([1.0], "kl_weight"),
+    "metrics": (["mae"], "predict, reconstruct"),
+    "weighted_metrics": (["mae"], "weighted already"),
+}
+
+
+@pytest.mark.parametrize("kind", [VAE, VAEPrediction])
+@pytest.mark.parametrize("name", COMPILED)
+def test_a_loss_or_metrics_that_would_not_be_used_are_refused(name, kind):
+    value, instead = COMPILED[name]
+    with pytest.raises(ModelError, match=rf"compile\({name}=.*would not use it.*{instead}"):
+        small(kind).compile("adam", **{name: value})
+
+
+def test_a_loss_is_refused_by_its_place_too_and_nothing_is_nothing():
+    with pytest.raises(ModelError, match=r"compile\(loss='mse'\)"):
+        keras.saving.get_registered_object("cvae_ecg>VAE").compile(small(), "adam", "mse")
+    small().compile("adam", loss=None, metrics=[])
+
+
+class Batched(keras.utils.PyDataset):
+    def __init__(self, *parts):
+        super().__init__()
+        self.parts = parts
+
+    def __len__(self):
+        return 1
+
+    def __getitem__(self, index):
+        return self.parts
+
+
+IGNORED = {
+    "the ECG as its own target": lambda model: model.fit(ECG, ECG, verbose=0),
+    "a target": lambda model: model.fit(ECG, ROWS, verbose=0),
+    "conditions as targets": lambda model: model.evaluate(ECG, CONDITIONS, verbose=0),
+    "in validation": lambda model: model.fit(ECG, validation_data=X, verbose=0),
+    "in batches": lambda model: model.fit(Batched(ECG, CONDITIONS), verbose=0),
+    "on a batch": lambda model: model.train_on_batch(ECG, CONDITIONS),
+}
+
+
+@pytest.mark.parametrize("way", IGNORED)
+def test_targets_that_nothing_reads_are_refused(way):
+    model = small().adapt(ECG)
+    model.compile(run_eagerly=True)
+    with pytest.raises(ModelError, match=r"no head: .* shape .*Conditions belong to the inputs"):
+        IGNORED[way](model)
+
+
+def test_a_subclass_reads_targets_where_it_says_so():
+    class Drawn(VAE):
+        def extra_loss(self, y, y_pred, weight, elbo):
+            return keras.ops.mean(keras.ops.square(y_pred["mean"][:, 0] - y))
+
+    with_target = told(Drawn).evaluate(X, 0.0 * ROWS, verbose=0, return_dict=True)
+    mean = told(Drawn).encode(*X)[0][:, 0]
+    elbo = with_target["objective"]
+    assert with_target["loss"] - elbo == pytest.approx((mean**2).mean(), rel=1e-3)
+
+
+@pytest.mark.parametrize("call", ["fit", "train_on_batch"])
+@pytest.mark.parametrize(
+    ("settings", "y"),
+    [
+        ({}, None),
+        ({"kind": VAEPrediction, "task": "cox"}, np.stack([1.0 + ROWS, ROWS % 2], 1)),
+        ({"kind": VAEPrediction, "task": "regression"}, 1.0 * ROWS),
+    ],
+)
+def test_weights_of_classes_need_classes(call, settings, y):
+    with pytest.raises(ModelError, match="class_weight: this model has no classes"):
+        getattr(told(**settings), call)(X, y, class_weight={0: 1.0, 1: 2.0})
+
+
+def test_weights_of_classes_weigh_their_subjects():
+    y = ROWS % 2
+    first, second = (told(VAEPrediction, task="binary") for _ in range(2))
+    keras.utils.set_random_seed(0)
+    first.fit(X, y, class_weight={0: 1.0, 1: 2.0}, batch_size=24, verbose=0, shuffle=False)
+    second.fit(X, y, sample_weight=1.0 + y, batch_size=24, verbose=0, shuffle=False)
+    for one, other in zip(first.get_weights(), second.get_weights(), strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-6)
+
+
+@pytest.mark.parametrize("task", ["binary", "regression"])
+def test_targets_of_several_columns_are_refused(task):
+    with pytest.raises(
+        ModelError, match=r"Expected targets \(B,\) or \(B, 1\). Received: \(24, 2\)"
+    ):
+        told(VAEPrediction, task=task).train_on_batch(X, np.zeros((24, 2)))
