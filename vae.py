@@ -609,14 +609,25 @@ class VAE(keras.Model):
     def save(self, filepath: str | Path, overwrite: bool = True, **keywords) -> None:
         """Writes a folder with `parameters.json` and `model.weights.h5`, all that `load` needs.
 
-        A path ending in .keras is written in Keras's own format.
+        A path ending in .keras is written in Keras's own format. A subclass of your own is saved
+        too if `get_config` returns all that its `__init__` takes; `load` it by its own name.
+
+        Raises:
+            ModelError: a model is there, and `overwrite` is false; the path ends as that of another
+                kind of file does; or what is asked for could not be loaded again.
         """
         if str(filepath).endswith(".keras"):
             super().save(filepath, overwrite=overwrite, **keywords)
             return
+        if keywords:
+            raise ModelError(f"save: {', '.join(keywords)} goes with a path ending in .keras only.")
         write_model(self, filepath, overwrite)
 
-    load = staticmethod(read_model)
+    @classmethod
+    def load(cls, folder: str | Path) -> VAE:
+        """The model that `save` wrote, or that of a run: see `model.saving.read_model`."""
+        return read_model(folder, cls)
+
     load_published = staticmethod(load_published)
 
 

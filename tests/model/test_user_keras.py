@@ -347,3 +347,121 @@ def test_targets_of_several_columns_are_refused(task):
         ModelError, match=r"Expected targets \(B,\) or \(B, 1\). Received: \(24, 2\)"
     ):
         told(VAEPrediction, task=task).train_on_batch(X, np.zeros((24, 2)))
+
+
+# --- files ----------------------------------------------------------------------------------------
+
+
+class Shifted(VAE):
+    """As users write them: with an argument of their own."""
+
+    def __init__(self, *args, shift=0.0, **keywords):
+        super().__init__(*args, **keywords)
+        self.shift = shift
+
+    def get_config(self):
+        return super().get_config() | {"shift": self.shift}
+
+    def decode(self, z, conditions=None):
+        return super().decode(z, conditions) + self.shift
+
+
+class Forgetful(Shifted):
+    def get_config(self):
+        return VAE.get_config(self)
+
+
+class Narrow(VAE):
+    def __init__(self):
+        super().__init__(SHAPE, *LAYERS, 2, 0)
+
+
+class Deaf(VAE):
+    def __init__(self, *args, **keywords):
+        super().__init__(*args, **keywords | {"seed": keywords.get("seed", 0) + 1})
+
+
+class Growing(VAE):
+    def adapt(self, ecg, conditions=None):
+        self.gain = self.add_weight(shape=(3,), name="gain")
+        return super().adapt(ecg, conditions)
+
+
+def test_a_subclass_of_a_users_own_is_read_by_its_own_name(tmp_path):
+    model = small(Shifted, shift=0.25).adapt(ECG)
+    model.save(tmp_path / "model")
+    loaded = Shifted.load(tmp_path / "model")
+    assert type(loaded) is Shifted
+    np.testing.assert_array_equal(loaded.reconstruct(ECG), model.reconstruct(ECG))
+    with pytest.raises(ModelError, match=r"holds a 'Shifted', .*your own, .*Shifted.load\(folder"):
+        VAE.load(tmp_path / "model")
+    with pytest.raises(ModelError, match="holds a 'Shifted'"):
+        Growing.load(tmp_path / "model")
+
+
+def test_a_subclass_is_not_made_of_a_model_of_another_class(tmp_path):
+    small().save(tmp_path)
+    with pytest.raises(ModelError, match="holds a VAE, not a Shifted: call VAE.load"):
+        Shifted.load(tmp_path)
+    small(VAEPrediction).save(tmp_path)
+    assert type(VAE.load(tmp_path)) is type(VAEPrediction.load(tmp_path)) is VAEPrediction
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (lambda: small(Forgetful), "Forgetful: get_config leaves out shift"),
+        (Narrow, "Narrow cannot be built from its get_config"),
+        (lambda: small(Deaf), "Deaf built from its get_config is another"),
+        (lambda: small(Growing).adapt(ECG), "Growing built from its get_config is another"),
+        (lambda: small(type("VAE", (VAE,), {})), "is called VAE too"),
+    ],
+)
+def test_a_subclass_that_could_not_be_read_again_is_not_saved(tmp_path, build, message):
+    with pytest.raises(ModelError, match=message):
+        build().save(tmp_path / "model")
+    assert not (tmp_path / "model").exists()
+
+
+@pytest.mark.parametrize("name", ["m.h5", "M.KERAS", "m.hdf5", "m.weights.h5", "m.zip", "m.Pb"])
+def test_no_folder_is_called_as_a_file_is(tmp_path, name):
+    with pytest.raises(
+        ModelError, match=r"save writes a folder. Leave \.\w+ out.* \.keras in small"
+    ):
+        small().save(tmp_path / name)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_may_have_dots_in_its_name(tmp_path):
+    small().save(tmp_path / "2024.05.v1")
+    assert type(VAE.load(tmp_path / "2024.05.v1")) is VAE
+
+
+def test_an_argument_of_another_format_is_not_dropped(tmp_path):
+    with pytest.raises(ModelError, match="include_optimizer goes with a path ending in .keras"):
+        small().save(tmp_path / "model", include_optimizer=False)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("m.keras", r"keras.saving.load_model\(.*m.keras'\) reads this file"),
+        ("m.weights.h5", "call load_weights"),
+        ("parameters.json", "give the folder that it lies in"),
+        ("parameters.pkl", "load_published"),
+        ("m.pt", "load reads the folder that save wrote"),
+    ],
+)
+def test_a_file_is_not_loaded_but_the_call_that_loads_it_is_named(tmp_path, name, message):
+    (tmp_path / name).write_bytes(b"")
+    with pytest.raises(ModelError, match=f"is a file: .*{message}"):
+        VAE.load(tmp_path / name)
+
+
+def test_the_format_of_keras_keeps_the_optimizer(tmp_path):
+    model = told()
+    model.fit(X, batch_size=12, verbose=0)
+    model.save(tmp_path / "m.keras")
+    loaded = keras.saving.load_model(tmp_path / "m.keras")
+    assert int(loaded.optimizer.iterations) == 2
+    loaded.fit(X, batch_size=12, verbose=0)
