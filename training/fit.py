@@ -18,6 +18,7 @@ import pandas as pd
 from lifelines.utils import concordance_index
 
 from config import Config, TrainingConfig
+from data.tasks import kind_of
 from model.cox import partial_log_likelihood
 from model.replicas import replicas
 from model.user_keras import standard_settings
@@ -85,7 +86,7 @@ class FullSplit(keras.callbacks.Callback):
     def on_epoch_end(self, epoch, logs=None):
         """See the class."""
         weight = self.model.settings["task_weight"]
-        if self.model.task != "cox":
+        if kind_of(self.model.task) != "survival":
             logs["val_objective"] += weight * logs["val_task_loss"]
             return
         time, event = self.samples.target.T

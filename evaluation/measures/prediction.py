@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 from scipy.special import expit, log_softmax
 
+from data.tasks import kind_of
 from evaluation.measures.latent import weighted_auc
 from evaluation.measures.reconstruction import bootstrap_weights
 
@@ -25,7 +26,7 @@ def prediction_metrics(
     """Metrics of a head on the test split, beside what knowing nothing of the ECG would give.
 
     Args:
-        task: "binary", "multiclass" or "regression".
+        task: of `data.tasks.TASKS`, of any kind but "survival".
         output: (N, 1 or K) logits, or predicted values.
         target: (N,) class numbers 0, 1, ... or values.
         patients: (N,) ids; recordings of one patient are drawn together.
@@ -33,13 +34,15 @@ def prediction_metrics(
         draws: bootstrap samples.
 
     Returns:
-        "binary": `auc` and `brier`; "multiclass": `accuracy` and `log_loss`; "regression": `mae`,
-        `rmse` and `r2`; each with the percentile 95% interval (`_low`, `_high`). `brier_null`,
-        `accuracy_null`, `log_loss_null` are of the shares in the test split, `mae_null` of its
-        mean.
+        By the kind of the task, "binary": `auc` and `brier`; "multiclass": `accuracy` and
+        `log_loss`; "regression": `mae`, `rmse` and `r2`; each with the percentile 95% interval
+        (`_low`, `_high`). `brier_null`, `accuracy_null`, `log_loss_null` are of the shares in the
+        test split, `mae_null` of its mean.
     """
     target = np.asarray(target)
-    measure = {"binary": _binary, "multiclass": _multiclass, "regression": _regression}[task]
+    measure = {"binary": _binary, "multiclass": _multiclass, "regression": _regression}[
+        kind_of(task)
+    ]
     point = measure(output, target, np.ones(len(target)))
     weights = np.concatenate(list(bootstrap_weights(patients, seed, draws)))
     drawn = [measure(output, target, row) for row in weights]
