@@ -15,6 +15,7 @@ from types import UnionType
 from typing import Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from data.conditions import Condition
+from data.tasks import TASKS, kind_of
 
 # What a condition named in `data.conditions` is. To condition on another column of your table, add
 # a line here, and its name to `data.conditions`.
@@ -121,7 +122,7 @@ class ModelConfig:
     """Probability in training that a condition is hidden, so that it can be left out later."""
     condition_encoding: Literal["standard", "raw"] = "standard"
     """Scaled with room for missing values, or the bare numbers as published."""
-    task: Literal["none", "cox", "binary", "multiclass", "regression"] = "none"
+    task: Literal[("none", *TASKS)] = "none"
     """What a head on the latent space predicts; "cox" reads the columns `time` and `event`."""
     target: str = ""
     """Column of the subjects that the other tasks predict."""
@@ -145,7 +146,7 @@ class ModelConfig:
         _check(self.kl_weight >= 0, "model.kl_weight", "0 or more", self.kl_weight)
         _check(self.free_bits >= 0, "model.free_bits", "0 or more", self.free_bits)
         _check(self.task_weight >= 0, "model.task_weight", "0 or more", self.task_weight)
-        named = self.task in ("none", "cox") or self.target
+        named = kind_of(self.task) in ("none", "survival") or self.target
         _check(bool(named), "model.target", f"a column for the task {self.task}", self.target)
 
 
@@ -237,7 +238,7 @@ class Config:
         _check_types("", self)
         plain = re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", self.run) is not None
         _check(plain, "run", "a name of letters, digits, '.', '_' and '-'", self.run)
-        watched = self.training.watch == "objective" or self.model.task == "cox"
+        watched = self.training.watch == "objective" or kind_of(self.model.task) == "survival"
         _check(watched, "training.watch", 'objective, unless model.task is "cox"', "another")
         headed = not self.training.freeze or self.model.task != "none"
         _check(headed, "model.task", "a task, since training.freeze leaves only the head", "none")

@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 
 from config import CONFIG, PRESETS, Config
+from data.tasks import kind_of
 from training.command_line import explained, fail, read_settings
 from training.provenance import Clock
 from training.run_folder import open_run, record, write_text
@@ -65,7 +66,8 @@ def train(config: Config = CONFIG, overwrite: bool = False) -> Path:
         training, validation = (
             samples_of(part, model, config.model) for part in (split.train, split.validation)
         )
-        if config.model.task == "regression":
+        kind = kind_of(config.model.task)
+        if kind == "regression":
             model.adapt_target(training.target)
         history = fit(model, training, validation, config, folder / "checkpoint" / "training.npz")
         write_text(folder / "history.csv", history.to_csv(index=False))
@@ -73,7 +75,7 @@ def train(config: Config = CONFIG, overwrite: bool = False) -> Path:
             model.standardise_latent(training.ecg, training.conditions)
             if config.model.noise != "mse":  # the published model draws from N(0, I)
                 model.fit_prior(training.ecg, training.conditions)
-        if config.model.task == "cox":
+        if kind == "survival":
             model.fit_baseline(training.ecg, training.conditions, *training.target.T)
         model.save(folder / "model")
 

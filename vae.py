@@ -23,7 +23,7 @@ from keras import ops
 
 from data.conditions import ConditionSchema
 from data.leads import expansion_matrix, independent_among
-from model import closed_form, inputs, network
+from model import calls, closed_form, inputs, network
 from model.inputs import Conditions
 from model.network import ModelError
 from model.prior import Prior, standard_normal
@@ -31,6 +31,7 @@ from model.published import PUBLISHED, load_published
 from model.replicas import random_rows, replicas, whole_batch
 from model.saving import read_model, write_model
 from model.steps import run_steps
+from model.user_keras import standard_settings
 
 __all__ = ["PUBLISHED", "VAE", "Conditions", "ModelError"]
 
@@ -174,12 +175,70 @@ class VAE(keras.Model):
         self.log_noise = scalar("log_noise", math.log(noise_mv), trainable=trained)
 
         self.trackers = {
-            name: keras.metrics.Mean(name=name)
+            name: keras.metrics.Mean(name=name, dtype="float32")
             for name in ("loss", "objective", "reconstruction", "kl", "active_units", "rmse_uv")
         }
         self.built = True
 
     # --- training -------------------------------------------------------------------------------
+
+    @standard_settings()
+    def compile(self, *args, **keywords) -> None:
+        """As `keras.Model.compile`, without loss and metrics: the model has its own.
+
+        Raises:
+            ModelError: they are given.
+        """
+        given = calls.arguments(super().compile, args, keywords)
+        calls.check_compile(given)
+        super().compile(**given)
+
+    def compile_from_config(self, config: dict) -> None:
+        """What Keras does for a model of its own format, but leaves to a `compile` of our own.
+
+        Files of earlier versions may name a loss or metrics, which were not used then either.
+        """
+        given = keras.saving.deserialize_keras_object(config)
+        self.compile(**{name: part for name, part in given.items() if name not in calls.INSTEAD})
+        self.optimizer.build(self.trainable_variables)
+
+    @standard_settings()
+    def fit(self, *args, **keywords) -> keras.callbacks.History:
+        """As `keras.Model.fit`, on arrays as they are: Keras would round them to `floatx`.
+
+        `sample_weight` weighs the subjects in all parts of the loss, with and without a target.
+
+        Raises:
+            ModelError: targets or weights of classes that the model does not read.
+        """
+        given = calls.arguments(super().fit, args, keywords)
+        return super().fit(**calls.heeded(given, self._has_classes()))
+
+    @standard_settings()
+    def evaluate(self, *args, **keywords):
+        """As `keras.Model.evaluate`; see `fit`."""
+        given = calls.arguments(super().evaluate, args, keywords)
+        return super().evaluate(**calls.heeded(given, self._has_classes()))
+
+    @standard_settings()
+    def predict(self, *args, **keywords):
+        """As `keras.Model.predict`; see `fit`."""
+        return super().predict(*args, **keywords)
+
+    def train_on_batch(self, *args, **keywords):
+        """As `keras.Model.train_on_batch`; see `fit`."""
+        given = calls.arguments(super().train_on_batch, args, keywords)
+        return super().train_on_batch(**calls.heeded(given, self._has_classes()))
+
+    def _reads_targets(self) -> bool:
+        """Whether anything but the ECGs and conditions has a part in the loss: in a subclass."""
+        kind = type(self)
+        own = kind.extra_loss is VAE.extra_loss and kind.compute_loss is VAE.compute_loss
+        return not own
+
+    def _has_classes(self) -> bool:
+        """Whether targets may be classes, which can be weighted."""
+        return self._reads_targets()
 
     def train_step(self, *args):
         """One step on a batch, or one for each batch of a call (see `calls`).
@@ -237,11 +296,16 @@ class VAE(keras.Model):
         Returns:
             Scalar: mean over B, weighted by `sample_weight` if given.
         """
+        y = calls.targets(y)
+        if not self._reads_targets():
+            calls.check_no_targets(y)
         reconstruction = self.reconstruction_loss(y_pred["standardised"], y_pred["decoded"])
         kl = gaussian_kl(y_pred["mean"], y_pred["log_var"])  # (B, Z)
         error = y_pred["standardised"] - y_pred["decoded"]
         rmse = 1000 * self.scale * ops.sqrt(ops.mean(ops.square(error), axis=(1, 2)))
-        weight = ops.ones_like(rmse) if sample_weight is None else ops.reshape(sample_weight, (-1,))
+        weight = ops.ones_like(rmse)
+        if sample_weight is not None:
+            weight = ops.cast(ops.reshape(sample_weight, (-1,)), "float32")
         # From here on B are the rows of all devices.
         reconstruction, kl, rmse, weight = whole_batch([reconstruction, kl, rmse, weight])
         kl_sum = ops.sum(kl, axis=-1)
@@ -545,14 +609,25 @@ class VAE(keras.Model):
     def save(self, filepath: str | Path, overwrite: bool = True, **keywords) -> None:
         """Writes a folder with `parameters.json` and `model.weights.h5`, all that `load` needs.
 
-        A path ending in .keras is written in Keras's own format.
+        A path ending in .keras is written in Keras's own format. A subclass of your own is saved
+        too if `get_config` returns all that its `__init__` takes; `load` it by its own name.
+
+        Raises:
+            ModelError: a model is there, and `overwrite` is false; the path ends as that of another
+                kind of file does; or what is asked for could not be loaded again.
         """
         if str(filepath).endswith(".keras"):
             super().save(filepath, overwrite=overwrite, **keywords)
             return
+        if keywords:
+            raise ModelError(f"save: {', '.join(keywords)} goes with a path ending in .keras only.")
         write_model(self, filepath, overwrite)
 
-    load = staticmethod(read_model)
+    @classmethod
+    def load(cls, folder: str | Path) -> VAE:
+        """The model that `save` wrote, or that of a run: see `model.saving.read_model`."""
+        return read_model(folder, cls)
+
     load_published = staticmethod(load_published)
 
 

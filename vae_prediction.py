@@ -1,7 +1,7 @@
 """The conditional VAE with a prediction head on its latent space.
 
 Task "cox": a linear log hazard, trained on the Cox partial likelihood beside the evidence lower
-bound. Other tasks use Keras's own losses: "binary", "multiclass", "regression".
+bound. Other tasks, of `data.tasks`, have a loss per subject: "binary", "multiclass", "regression".
 
 Dims: B batch, N subjects, L leads, T samples, C conditions, Z latent, K classes.
 """
@@ -14,6 +14,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from data.tasks import TASKS, kind_of
 from model.cox import TIES, baseline_hazard, cox_partial_likelihood, survival_function
 from model.inputs import Conditions, InBatches
 from model.network import ModelError
@@ -22,13 +23,6 @@ from vae import VAE, weighted_mean
 
 __all__ = ["TASKS", "VAEPrediction", "cox_partial_likelihood"]
 
-# Task -> loss per subject of (target, output of the head). To train on another loss, add a line.
-TASKS = {
-    "cox": None,  # cox_partial_likelihood, which compares the subjects of a batch
-    "binary": keras.losses.BinaryCrossentropy(from_logits=True, reduction=None),
-    "multiclass": keras.losses.SparseCategoricalCrossentropy(from_logits=True, reduction=None),
-    "regression": keras.losses.MeanSquaredError(reduction=None),
-}
 HEAD_INPUTS = ("latent", "latent_and_conditions")
 BASELINE_STEPS = 2000  # of the saved baseline hazard at most: its steps are then below 0.05%
 
@@ -39,12 +33,12 @@ class VAEPrediction(VAE):
 
     Args:
         *args: as `VAE`.
-        task: "cox", "binary", "multiclass" or "regression".
+        task: of `TASKS`: "cox", "binary", "multiclass", "regression", or a line that you added.
         head_inputs: "latent", or "latent_and_conditions": the head is told the encoded conditions
             too, which are strong predictors that the latent is meant to be free of.
         task_weight: of the task's loss, per subject, against the evidence lower bound per ECG.
         ties: "efron" or "breslow", for "cox".
-        classes: K, for "multiclass".
+        classes: K, for tasks of several classes.
         baseline: of a fitted Cox head, `times` and `cumulative_hazard`; see `fit_baseline`.
         **keywords: as `VAE`.
 
@@ -79,12 +73,13 @@ class VAEPrediction(VAE):
             "ties": ties,
             "classes": int(classes),
         }
-        self.task = task
+        self.task, self.kind = task, kind_of(task)
+        self._loss_of_task = _loss(task)
         self.baseline = None if baseline is None else {k: list(v) for k, v in baseline.items()}
         # Without bias: the partial likelihood does not see a constant. At zero: hazard ratios of 1.
         self.head = keras.layers.Dense(
-            classes if task == "multiclass" else 1,
-            use_bias=task != "cox",
+            classes if self.kind == "multiclass" else 1,
+            use_bias=self.kind != "survival",
             kernel_initializer="zeros",
             dtype="float32",
             name="head",
@@ -100,7 +95,7 @@ class VAEPrediction(VAE):
         )
         self._head_batches = InBatches(lambda *inputs: [self._head_of(*inputs)], compile=False)
         for name in ("task_loss", "task_share"):
-            self.trackers[name] = keras.metrics.Mean(name=name)
+            self.trackers[name] = keras.metrics.Mean(name=name, dtype="float32")
 
     def call(self, inputs, training: bool = False) -> dict:
         """As `VAE.call`, with `output` (B, 1 or K): log hazard, logits or prediction."""
@@ -124,7 +119,7 @@ class VAEPrediction(VAE):
         """
         if y is None:
             raise ModelError(f"The task {self.task!r} needs targets: fit((ecg, conditions), y).")
-        if self.task == "cox":
+        if self.kind == "survival":
             if len(y.shape) != 2 or y.shape[1] != 2:
                 raise ModelError(
                     f"Expected targets (B, 2), time and event. Received: {tuple(y.shape)}."
@@ -134,15 +129,20 @@ class VAEPrediction(VAE):
             terms = cox_partial_likelihood(output, y[:, 0], y[:, 1], self.settings["ties"], weight)
             loss = ops.sum(terms) / ops.maximum(ops.sum(weight), 1e-9)
         else:
+            if len(y.shape) > 2 or y.shape[1:] not in ((), (1,)):
+                raise ModelError(f"Expected targets (B,) or (B, 1). Received: {tuple(y.shape)}.")
             target = ops.cast(ops.reshape(y, (-1, 1)), "float32")
             target = (target - self.target_mean) / self.target_sd
-            [losses] = whole_batch([TASKS[self.task](target, y_pred["output"])])
+            [losses] = whole_batch([self._loss_of_task(target, y_pred["output"])])
             loss = weighted_mean(losses, weight)
         weighted = self.settings["task_weight"] * loss
         self._track("task_loss", loss, weight)
         share = ops.abs(weighted) / (ops.abs(weighted) + ops.abs(elbo) + 1e-9)
         self._track("task_share", share, weight)
         return weighted
+
+    def _has_classes(self) -> bool:
+        return self.kind in ("binary", "multiclass")
 
     def heads(self) -> list[keras.layers.Layer]:
         """The head: a log hazard, which has no bias, shifts by a constant without meaning."""
@@ -225,8 +225,17 @@ class VAEPrediction(VAE):
         return super().get_config() | {"baseline": self.baseline}
 
     def _require_cox(self) -> None:
-        if self.task != "cox":
+        if self.kind != "survival":
             raise ModelError(f"This model's task is {self.task!r}: it has no hazard.")
+
+
+def _loss(task: str):
+    """Loss per subject of (target, output of the head); None where subjects are compared."""
+    loss, arguments = TASKS[task].loss, TASKS[task].arguments
+    if not isinstance(loss, str):
+        return loss
+    # float32 whatever `floatx` is.
+    return getattr(keras.losses, loss)(**arguments, reduction=None, dtype="float32")
 
 
 def _check_head(task: str, head_inputs: str, task_weight: float, ties: str, classes: int) -> None:
@@ -236,8 +245,9 @@ def _check_head(task: str, head_inputs: str, task_weight: float, ties: str, clas
         ("ties", ties, TIES),
     ):
         if value not in choices:
-            raise ModelError(f"{name}: expected one of {choices}. Received: {value!r}.")
+            hint = " To add a task, add a line to data.tasks.TASKS." if name == "task" else ""
+            raise ModelError(f"{name}: expected one of {choices}. Received: {value!r}.{hint}")
     if not task_weight >= 0:
         raise ModelError(f"task_weight: expected 0 or more. Received: {task_weight}.")
-    if task == "multiclass" and classes < 2:
-        raise ModelError(f"multiclass: expected at least 2 classes. Received: {classes}.")
+    if kind_of(task) == "multiclass" and classes < 2:
+        raise ModelError(f"{task}: expected at least 2 classes. Received: {classes}.")

@@ -40,6 +40,11 @@ class BeatError(ValueError):
     """A record that gives no median beat. The message is the reason, short enough to count."""
 
 
+def plain_unit(unit: str) -> str:
+    """A unit in small letters, with u for the micro sign: "µV", of either code point, is "uv"."""
+    return unit.casefold().replace("\N{GREEK SMALL LETTER MU}", "u")  # casefold makes one of two
+
+
 class Strip(NamedTuple):
     """A rhythm strip as a reader returns it.
 

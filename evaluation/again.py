@@ -26,6 +26,7 @@ from config import (
     to_dict,
 )
 from data import Cohort, Split, load_cohort
+from data.tasks import kind_of
 from evaluation.external import external_split, fitting
 from evaluation.report.page import write_results
 from training.provenance import fingerprint
@@ -127,7 +128,7 @@ def _judge_bare(
         )
     model = VAE.load(folder)
     task = getattr(model, "task", "none")
-    if task not in ("none", "cox"):
+    if kind_of(task) not in ("none", "survival"):
         raise RunError(
             f"{folder} has no config.json, which says what the column is called that its head "
             f"({task}) predicts. Give the run folder."

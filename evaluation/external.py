@@ -10,6 +10,7 @@ import pandas as pd
 from config import Config
 from data import Cohort, CohortError, Split, load_cohort
 from data.conditions import ConditionSchema
+from data.tasks import kind_of
 
 if TYPE_CHECKING:
     from vae import VAE
@@ -28,7 +29,7 @@ def external_split(model: VAE, config: Config, own: Split) -> tuple[Cohort, Spli
 
     cohort = load_cohort(config.data)
     target = config.model.target
-    if config.model.task in ("binary", "multiclass") and target in cohort.subjects:
+    if kind_of(config.model.task) in ("binary", "multiclass") and target in cohort.subjects:
         expected, received = (
             sorted(part.subjects[target].dropna().unique(), key=str) for part in (own.train, cohort)
         )
@@ -109,7 +110,9 @@ def fitting(model: VAE, cohort: Cohort) -> Cohort:
     schema.refuse_lookalikes(cohort.subjects.columns)
     columns = cohort.subjects.reindex(columns=list(schema.names))
     unknown = [name for name in schema.names if columns[name].isna().all()]
-    if unknown and (schema.encoding == "raw" or getattr(model, "task", None) == "cox"):
+    if unknown and (
+        schema.encoding == "raw" or kind_of(getattr(model, "task", None)) == "survival"
+    ):
         raise CohortError(
             f"{cohort.source} has no {', '.join(unknown)}, which this model has to be told."
         )

@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from config import EvaluationConfig
 from data.cohort import Cohort, Split
 from data.leads import LEADS
+from data.tasks import kind_of
 from evaluation.draw import draw, draw_risk
 from evaluation.measures.adherence import (
     GENERATED,
@@ -85,7 +86,8 @@ def evaluate(
     }
     metrics["latent"]["noise_uv"] = model.noise_uv
     task = getattr(model, "task", None)
-    if task == "cox":
+    kind = kind_of(task)
+    if kind == "survival":
         followed = Split(
             _some(split.train, COX_RECORDINGS), split.validation, _some(test, SURVIVAL_RECORDINGS)
         )
@@ -96,7 +98,7 @@ def evaluate(
             draws=settings.bootstrap,
             seed=settings.seed,
         )
-    elif task is not None:
+    elif kind != "none":
         metrics["prediction"] = prediction_metrics(
             task,
             model.predict_head(test.ecg, test.subjects),
@@ -106,7 +108,7 @@ def evaluate(
             settings.bootstrap,
         )
     drawn = draw(model, split, metrics, reconstruction, (mean, log_var), settings, history)
-    if task == "cox":
+    if kind == "survival":
         drawn |= draw_risk(model, followed, metrics["survival"])
     return metrics, drawn
 

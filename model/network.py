@@ -18,6 +18,7 @@ from data.conditions import ConditionSchema
 from data.leads import LEADS
 from model.blocks import Stack
 from model.replicas import replicas
+from model.user_keras import standard_settings
 
 # Under mixed precision, what leads from and to ECG and latent stays float32: rounded to bfloat16, a
 # beat of 1 mV is off by 4 uV.
@@ -28,6 +29,7 @@ class ModelError(ValueError):
     """An argument, an input or a folder that no model can be made of."""
 
 
+@standard_settings()
 def build_encoder(settings: dict, shape: tuple[int, int]) -> tuple[keras.Model, tuple]:
     """(ecg (B, I, T), conditions (B, C)) -> (mean, log_var); and the shape before flattening."""
     z_dim, linear = settings["latent_space_dim"], settings["linear_path"]
@@ -57,6 +59,7 @@ def build_encoder(settings: dict, shape: tuple[int, int]) -> tuple[keras.Model, 
     return keras.Model([ecg, conditions], [mean, log_var], name="encoder"), code_shape
 
 
+@standard_settings()
 def build_decoder(settings: dict, shape: tuple[int, int], code_shape: tuple) -> keras.Model:
     """Decoder (z (B, Z), conditions (B, C)) -> (B, I, T): the encoder mirrored."""
     linear = settings["linear_path"]

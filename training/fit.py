@@ -18,8 +18,10 @@ import pandas as pd
 from lifelines.utils import concordance_index
 
 from config import Config, TrainingConfig
+from data.tasks import kind_of
 from model.cox import partial_log_likelihood
 from model.replicas import replicas
+from model.user_keras import standard_settings
 from training.batches import Batches, Filled, Samples, hold
 from training.calls import Calls, pipeline
 from training.checkpoint import Checkpoint
@@ -84,7 +86,7 @@ class FullSplit(keras.callbacks.Callback):
     def on_epoch_end(self, epoch, logs=None):
         """See the class."""
         weight = self.model.settings["task_weight"]
-        if self.model.task != "cox":
+        if kind_of(self.model.task) != "survival":
             logs["val_objective"] += weight * logs["val_task_loss"]
             return
         time, event = self.samples.target.T
@@ -98,6 +100,7 @@ class FullSplit(keras.callbacks.Callback):
         logs["val_objective"] += weight * negative / len(event)
 
 
+@standard_settings()
 def fit(
     model: VAE, train: Samples, validation: Samples, config: Config, checkpoint: Path
 ) -> pd.DataFrame:

@@ -15,6 +15,7 @@ from config import CONDITIONS, Config, ModelConfig, to_dict
 from data import Cohort, CohortError, Split, load_cohort
 from data.conditions import ConditionSchema
 from data.outcomes import with_outcomes
+from data.tasks import kind_of
 from training.batches import Samples
 from training.checkpoint import TrainingError
 from vae import VAE
@@ -90,7 +91,7 @@ def build_model(config: Config, schema: ConditionSchema, cohort: Cohort) -> VAE:
         settings.pop(name)
     if head["task"] != "none":
         settings |= head
-        if head["task"] == "multiclass":
+        if kind_of(head["task"]) == "multiclass":
             settings["classes"] = int(cohort.subjects["target"].nunique())
     return (VAE if head["task"] == "none" else VAEPrediction)(
         input_shape=cohort.ecg.shape[1:],
@@ -111,9 +112,10 @@ def with_targets(cohort: Cohort, settings: ModelConfig) -> Cohort:
     Raises:
         CohortError: the target is not there, or has no events or a single class.
     """
-    if settings.task == "none":
+    kind = kind_of(settings.task)
+    if kind == "none":
         return cohort
-    if settings.task == "cox":
+    if kind == "survival":
         return with_outcomes(cohort)
     if settings.target not in cohort.subjects:
         raise CohortError(
@@ -124,7 +126,7 @@ def with_targets(cohort: Cohort, settings: ModelConfig) -> Cohort:
     cohort.subjects = cohort.subjects.assign(target=cohort.subjects[settings.target])
     cohort = with_outcomes(cohort, ["target"])
     values = cohort.subjects["target"]
-    if settings.task == "regression":
+    if kind == "regression":
         numbers = pd.to_numeric(values, errors="coerce")
         if not np.isfinite(numbers).all():
             row = int(np.argmin(np.isfinite(numbers)))
@@ -135,9 +137,9 @@ def with_targets(cohort: Cohort, settings: ModelConfig) -> Cohort:
         cohort.subjects["target"] = numbers
         return cohort
     codes, classes = pd.factorize(values, sort=True)
-    if len(classes) < 2 or (settings.task == "binary" and len(classes) != 2):
+    if len(classes) < 2 or (kind == "binary" and len(classes) != 2):
         raise CohortError(
-            f"The task {settings.task} needs {'two' if settings.task == 'binary' else 'several'} "
+            f"The task {settings.task} needs {'two' if kind == 'binary' else 'several'} "
             f"classes. {settings.target} has: {list(classes)}."
         )
     cohort.subjects["target"] = codes
@@ -150,10 +152,11 @@ def check_split(split: Split, settings: ModelConfig) -> None:
     Raises:
         CohortError: a part has no event that others outlive, or only one class.
     """
-    if settings.task in ("none", "regression"):
+    kind = kind_of(settings.task)
+    if kind in ("none", "regression"):
         return
     for name, part in split._asdict().items():
-        if settings.task == "cox":
+        if kind == "survival":
             time, event = part.subjects["time"], part.subjects["event"] > 0
             good, lacks = time[event].min() < time.max(), "has no event that another outlives"
         else:
@@ -171,7 +174,7 @@ def samples_of(cohort: Cohort, model: VAE, settings: ModelConfig) -> Samples:
     conditions = model.schema.encode(cohort.subjects)
     if settings.task == "none":
         return Samples(cohort.ecg, conditions)
-    columns = ["time", "event"] if settings.task == "cox" else "target"
+    columns = ["time", "event"] if kind_of(settings.task) == "survival" else "target"
     return Samples(cohort.ecg, conditions, cohort.subjects[columns].to_numpy(np.float32))
 
 

@@ -19,7 +19,7 @@ import numpy as np
 
 from data.beats import Beat, BeatError, Strip
 from data.cohort import INDEPENDENT_LEADS, QRS_SAMPLE, SAMPLES, SAMPLING_RATE, derive_leads
-from data.strips import check_limb_leads, check_swing, resample, rows_by_lead
+from data.strips import check_limb_leads, check_swing, plain_unit, resample, rows_by_lead
 
 # Column -> element of <RestingECGMeasurements>, and its unit.
 MEASUREMENTS = {
@@ -260,9 +260,9 @@ def _resolution(document: _Document, section: str, name: str) -> float:
     path = f"{section}/Resolution"
     unit = document.found.get(path, [_Element({}, "")])[0].attributes.get("units", "")
     value = document.number(path, unit)
-    if unit.lower() not in _MILLIVOLTS or not 0 < value < 1e9:
-        raise BeatError(f"no resolution of the {name} in microvolts or the like")
-    return value * _MILLIVOLTS[unit.lower()]
+    if plain_unit(unit) not in _MILLIVOLTS or not 0 < value < 1e9:
+        raise BeatError(f"no resolution of the {name} in microvolts or the like: unit {unit!r}")
+    return value * _MILLIVOLTS[plain_unit(unit)]
 
 
 def _qrs_middle(document: _Document) -> int:

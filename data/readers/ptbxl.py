@@ -17,7 +17,8 @@ from data.beats import BeatError, Strip
 from data.cohort import Cohort, CohortError
 from data.outcomes import numbers, read_table
 from data.readers.prepare import prepare
-from data.readers.wfdb16 import Signals, read_format_16
+from data.readers.wfdb16 import Signals, as_written, read_format_16
+from data.strips import plain_unit
 
 COLUMNS = (
     *("ecg_id", "patient_id", "age", "sex", "height", "weight", "scp_codes", "heart_axis"),
@@ -37,7 +38,7 @@ _LAYOUT = (
     "Expected the folder of the unpacked PTB-XL data set, with ptbxl_database.csv, "
     "scp_statements.csv and records500/ or records100/"
 )
-_MILLIVOLTS = {"mv": 1.0, "uv": 1e-3, "v": 1e3}
+_MILLIVOLTS = {"mv": 1.0, "uv": 1e-3, "nv": 1e-6, "v": 1e3}
 
 
 def load_ptbxl(
@@ -119,7 +120,7 @@ class WfdbReader:
             raise BeatError("file name leads out of the data folder")
         path = Path(self.root) / name
         values, sampling_rate, units, leads = read_format_16(path) or _read_any_format(path)
-        factors = [_MILLIVOLTS.get(unit.lower()) for unit in units]
+        factors = [_MILLIVOLTS.get(plain_unit(unit)) for unit in units]
         if None in factors:
             raise BeatError(f"unknown unit {units[factors.index(None)]!r}")
         if set(factors) != {1.0}:
@@ -131,7 +132,8 @@ def _read_any_format(path: Path) -> Signals:
     import wfdb  # here: every worker would import it, and few records need it
 
     record = wfdb.rdrecord(str(path), return_res=32)
-    return Signals(record.p_signal.T, record.fs, record.units, record.sig_name)
+    units, names = as_written(path, record.units, record.sig_name)
+    return Signals(record.p_signal.T, record.fs, units, names)
 
 
 def _subjects(database: pd.DataFrame, superclass_of: dict[str, str]) -> pd.DataFrame:

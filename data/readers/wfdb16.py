@@ -13,6 +13,7 @@ Format: https://physionet.org/physiotools/wag/header-5.htm and signal-5.htm.
 
 from __future__ import annotations
 
+import codecs
 import re
 from pathlib import Path
 from typing import NamedTuple
@@ -35,7 +36,7 @@ _RECORD = re.compile(
 _SIGNAL = re.compile(
     r"""
     ([-\w]+\.\w+) \s+ 16                                 # file, never a path; format
-    \s+ (\d+(?:\.\d+)?) \( (-?\d{1,6}) \) / (\w+)         # gain, baseline, unit
+    \s+ (\d+(?:\.\d+)?) \( (-?\d{1,6}) \) / ([\u00b5\u03bc]?\w+)  # gain, baseline, unit
     \s+ \d+ \s+ -?\d+ \s+ -?\d+                          # resolution, zero, first value
     \s+ (-?\d+) \s+ \d+ \s+ (\S[^\t]*)                   # checksum, block size, name
     """,
@@ -73,9 +74,7 @@ def read_format_16(record: str | Path) -> Signals | None:
         BeatError: the samples contradict the checksums in the header.
         OSError: a file cannot be read.
     """
-    text = Path(f"{record}.hea").read_text(encoding="ascii", errors="ignore")
-    lines = [line.strip() for line in text.splitlines()]
-    first, *others = [line for line in lines if line and not line.startswith("#")] or [""]
+    first, *others = _header_lines(record) or [""]
     head = _RECORD.fullmatch(first)
     fields = [_SIGNAL.fullmatch(line) for line in others]
     if head is None or not fields or None in fields or len(fields) != int(head[1]):
@@ -98,6 +97,59 @@ def read_format_16(record: str | Path) -> Signals | None:
     np.divide(values, gain, out=values, casting="same_kind")
     values[digital == MISSING] = np.nan
     return Signals(values, float(head[2]), list(units), list(names))
+
+
+def as_written(
+    record: str | Path, units: list[str], names: list[str]
+) -> tuple[list[str], list[str]]:
+    """Units and names of the wfdb package, put right where the header is not ASCII.
+
+    The package drops every byte that is none: a µV becomes a V.
+
+    Args:
+        record: path without extension.
+        units: of each signal, as the package gives them.
+        names: of each signal, likewise.
+
+    Raises:
+        BeatError: something else is not ASCII, and what the package made of it is not known.
+    """
+    first, *lines = _header_lines(record)
+    name, *numbers = re.split(r"[ \t]+", first)
+    if "/" in name:  # segments, each with a header of its own
+        segments = [re.match(r"[-\w]*", line)[0] for line in lines]
+        parts = [_header_lines(Path(record).parent / segment) for segment in segments if segment]
+        if not "".join(sum(parts, lines)).isascii():
+            raise BeatError("a header of a segment is not ASCII")
+    if not "".join(numbers).isascii():
+        raise BeatError("the first line of the header is not ASCII")
+    units, names = list(units), list(names)
+    for number, line in enumerate(lines[: len(units)]):
+        if line.isascii():
+            continue
+        fields = re.split(r"[ \t]+", line, maxsplit=8)
+        calibration, slash, unit = "".join(fields[2:3]).partition("/")
+        if not "".join([*fields[:2], calibration, *fields[3:8]]).isascii() or not slash:
+            raise BeatError(f"the header of signal {number + 1} is not ASCII")
+        units[number], names[number] = unit, "".join(fields[8:]) or names[number]
+    return units, names
+
+
+def _header_lines(record: str | Path) -> list[str]:
+    """The lines of a header but for comments, each in UTF-8 or, where it is none, Latin-1.
+
+    The format is ASCII, and yet some programs write units and names otherwise. No byte is dropped.
+    """
+    content = Path(f"{record}.hea").read_bytes().removeprefix(codecs.BOM_UTF8)
+    lines = [_decoded(line).strip() for line in content.splitlines()]
+    return [line for line in lines if line and not line.startswith("#")]
+
+
+def _decoded(line: bytes) -> str:
+    try:
+        return line.decode("utf-8")
+    except UnicodeDecodeError:
+        return line.decode("latin-1")
 
 
 def _compare(digital: np.ndarray, expected: np.ndarray, names: tuple[str, ...]) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 from scipy.special import expit, log_softmax
 
+from data.tasks import kind_of
 from evaluation.measures.statistics import DRAWS, weighted_auc, weightings, with_interval
 
 
@@ -25,7 +26,7 @@ def prediction_metrics(
     """Metrics of a head on the test split, beside what knowing nothing of the ECG would give.
 
     Args:
-        task: "binary", "multiclass" or "regression".
+        task: of `data.tasks.TASKS`, of any kind but "survival".
         output: (N, 1 or K) logits, or predicted values.
         target: (N,) class numbers 0, 1, ... or values.
         patients: (N,) ids; recordings of one patient are drawn together.
@@ -33,13 +34,15 @@ def prediction_metrics(
         draws: bootstrap samples.
 
     Returns:
-        "binary": `auc` and `brier`; "multiclass": `accuracy` and `log_loss`; "regression": `mae`,
-        `rmse` and `r2`; each with the percentile 95% interval (`_low`, `_high`). `brier_null`,
-        `accuracy_null`, `log_loss_null` are of the shares in the test split, `mae_null` of its
-        mean.
+        By the kind of the task, "binary": `auc` and `brier`; "multiclass": `accuracy` and
+        `log_loss`; "regression": `mae`, `rmse` and `r2`; each with the percentile 95% interval
+        (`_low`, `_high`). `brier_null`, `accuracy_null`, `log_loss_null` are of the shares in the
+        test split, `mae_null` of its mean.
     """
     target = np.asarray(target)
-    measure = {"binary": _binary, "multiclass": _multiclass, "regression": _regression}[task]
+    measure = {"binary": _binary, "multiclass": _multiclass, "regression": _regression}[
+        kind_of(task)
+    ]
     rows = (row for weights in weightings(patients, seed, draws) for row in weights)
     measured = pd.DataFrame([measure(output, target, row) for row in rows])
     metrics = {}

@@ -125,7 +125,10 @@ def test_without_a_derived_lead_or_all_four_the_beat_is_the_same(file):
 
 @pytest.mark.parametrize(
     ("resolution", "unit", "uv"),
-    [(5, "uVperLsb", 5), (2.5, "UVPERLSB", 2.5), (4880, "nVperLsb", 4.88), (0.01, "mVperLsb", 10)],
+    [
+        *((5, "uVperLsb", 5), (2.5, "UVPERLSB", 2.5), (5, "\u00b5VperLsb", 5)),
+        *((4880, "nVperLsb", 4.88), (0.01, "mVperLsb", 10)),
+    ],
 )
 def test_the_resolution_of_the_file_is_used(file, resolution, unit, uv):
     stored = stored_beat(resolution=uv)

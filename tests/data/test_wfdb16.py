@@ -1,3 +1,5 @@
+import re
+
 import numpy as np
 import pytest
 import wfdb
@@ -151,6 +153,86 @@ def test_a_missing_file_is_an_error(tmp_path, missing):
     record.with_suffix(missing).unlink()
     with pytest.raises(FileNotFoundError):
         read_format_16(record)
+
+
+# --- headers that are not ASCII -------------------------------------------------------------------
+
+# Unit -> volts, by the International System of Units.
+UNITS = {"V": 1.0, "mV": 1e-3, "uV": 1e-6, "nV": 1e-9, "\u00b5V": 1e-6, "\u03bcV": 1e-6}
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "latin-1"])
+@pytest.mark.parametrize("fmt", ["16", "212"])  # ours, and that of the wfdb package
+@pytest.mark.parametrize("unit", UNITS)
+def test_a_unit_is_the_same_in_every_encoding_and_format(tmp_path, fmt, unit, encoding):
+    if encoding == "latin-1" and unit == "\u03bcV":
+        return  # it has no Greek letters
+    digital = np.random.default_rng(0).integers(-2000, 2000, (100, 2))
+    options = {"fmt": [fmt] * 2, "adc_gain": [4.0, 8.0], "baseline": [10, 0]}
+    options |= {"units": ["XX", "XX"], "sig_name": ["I", "II"], "d_signal": digital}
+    wfdb.wrsamp("r", fs=500, write_dir=str(tmp_path), **options)
+    header = tmp_path / "r.hea"
+    header.write_bytes(header.read_text().replace("XX", unit).encode(encoding))
+    strip = WfdbReader(str(tmp_path))("r")
+    expected = UNITS[unit] * 1e3 * np.stack([(digital[:, 0] - 10) / 4, digital[:, 1] / 8])
+    np.testing.assert_allclose(strip.ecg, expected, rtol=1e-6)
+    assert list(strip.leads) == ["I", "II"]
+    assert (read_format_16(tmp_path / "r") is not None) == (fmt == "16")
+
+
+def in_format_212(folder, old="", new="", encoding="utf-8"):
+    """A record for the wfdb package whose header is changed."""
+    digital = np.zeros((100, 2), int)
+    options = {"units": ["mV", "mV"], "sig_name": ["I", "II"], "fmt": ["212"] * 2}
+    options |= {"adc_gain": [200.0, 200.0], "baseline": [0, 0]}
+    wfdb.wrsamp("r", fs=500, write_dir=str(folder), d_signal=digital, **options)
+    header = folder / "r.hea"
+    header.write_bytes(header.read_text().replace(old, new).encode(encoding))
+    return WfdbReader(str(folder))
+
+
+@pytest.mark.parametrize(
+    "unit", ["\u00e6V", "\u00a0V", "\u00c2\u00b5V", "\u03a9", "k\u03bcV", "mmHg"]
+)
+def test_a_unit_that_is_not_known_is_named_as_it_stands_there(tmp_path, unit):
+    with pytest.raises(BeatError, match=re.escape(f"unknown unit {unit!r}")):
+        in_format_212(tmp_path, "/mV", f"/{unit}")("r")
+    record = write(tmp_path, ("1000.0(0)/mV", f"5(0)/{unit}"))
+    with pytest.raises(BeatError, match=re.escape(f"unknown unit {unit!r}")):
+        WfdbReader(str(tmp_path))(record.name)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("200.0(0)", "200.0(\u22125)", "header of signal 1 is not ASCII"),  # a minus
+        ("200.0", "\uff1200.0", "header of signal 1 is not ASCII"),  # a wide 2: gain 0
+        ("r 2 500", "r 2 \uff1500", "first line of the header"),
+    ],
+)
+def test_numbers_of_which_bytes_would_be_dropped_are_refused(tmp_path, old, new, message):
+    with pytest.raises(BeatError, match=message):
+        in_format_212(tmp_path, old, new)("r")
+
+
+def test_names_of_leads_keep_their_letters(tmp_path):
+    strip = in_format_212(tmp_path, " I\n", " \u2212I\n")("r")  # upside down
+    assert list(strip.leads) == ["\u2212I", "II"]
+
+
+def test_comments_may_be_in_any_encoding(tmp_path):
+    read = in_format_212(tmp_path)
+    expected = read("r").ecg
+    header = tmp_path / "r.hea"
+    header.write_bytes(header.read_bytes() + "# Müller\n".encode("latin-1"))
+    np.testing.assert_array_equal(read("r").ecg, expected)
+
+
+def test_a_segment_in_another_unit_is_refused(tmp_path):
+    in_format_212(tmp_path, "/mV", "/\u00b5V")
+    (tmp_path / "m.hea").write_text("m/2 2 500 200\nr 100\nr 100\n")
+    with pytest.raises(BeatError, match="header of a segment is not ASCII"):
+        WfdbReader(str(tmp_path))("m")
 
 
 @pytest.mark.skipif(not REAL.is_dir(), reason="the PTB-XL sample is not beside the checkout")
