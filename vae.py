@@ -23,15 +23,14 @@ from keras import ops
 
 from data.conditions import ConditionSchema
 from data.leads import expansion_matrix, independent_among
-from model import calls, closed_form, inputs, network
+from model import closed_form, inputs, network
 from model.inputs import Conditions
 from model.network import ModelError
+from model.own_objective import OwnObjective, check_no_targets, targets
 from model.prior import Prior, standard_normal
 from model.published import PUBLISHED, load_published
 from model.replicas import random_rows, replicas, whole_batch
 from model.saving import read_model, write_model
-from model.steps import run_steps
-from model.user_keras import standard_settings
 
 __all__ = ["PUBLISHED", "VAE", "Conditions", "ModelError"]
 
@@ -39,7 +38,7 @@ NOISE_FREEDOM = 4.0  # of the Student t: 90% of the noise levels lie within a fa
 
 
 @keras.saving.register_keras_serializable(package="cvae_ecg")
-class VAE(keras.Model):
+class VAE(OwnObjective):
     """Conditional VAE from ECGs in mV to ECGs in mV.
 
     Args:
@@ -182,83 +181,6 @@ class VAE(keras.Model):
 
     # --- training -------------------------------------------------------------------------------
 
-    @standard_settings()
-    def compile(self, *args, **keywords) -> None:
-        """As `keras.Model.compile`, without loss and metrics: the model has its own.
-
-        Raises:
-            ModelError: they are given.
-        """
-        given = calls.arguments(super().compile, args, keywords)
-        calls.check_compile(given)
-        super().compile(**given)
-
-    def compile_from_config(self, config: dict) -> None:
-        """What Keras does for a model of its own format, but leaves to a `compile` of our own.
-
-        Files of earlier versions may name a loss or metrics, which were not used then either.
-        """
-        given = keras.saving.deserialize_keras_object(config)
-        self.compile(**{name: part for name, part in given.items() if name not in calls.INSTEAD})
-        self.optimizer.build(self.trainable_variables)
-
-    @standard_settings()
-    def fit(self, *args, **keywords) -> keras.callbacks.History:
-        """As `keras.Model.fit`, on arrays as they are: Keras would round them to `floatx`.
-
-        `sample_weight` weighs the subjects in all parts of the loss, with and without a target.
-
-        Raises:
-            ModelError: targets or weights of classes that the model does not read.
-        """
-        given = calls.arguments(super().fit, args, keywords)
-        return super().fit(**calls.heeded(given, self._has_classes()))
-
-    @standard_settings()
-    def evaluate(self, *args, **keywords):
-        """As `keras.Model.evaluate`; see `fit`."""
-        given = calls.arguments(super().evaluate, args, keywords)
-        return super().evaluate(**calls.heeded(given, self._has_classes()))
-
-    @standard_settings()
-    def predict(self, *args, **keywords):
-        """As `keras.Model.predict`; see `fit`."""
-        return super().predict(*args, **keywords)
-
-    def train_on_batch(self, *args, **keywords):
-        """As `keras.Model.train_on_batch`; see `fit`."""
-        given = calls.arguments(super().train_on_batch, args, keywords)
-        return super().train_on_batch(**calls.heeded(given, self._has_classes()))
-
-    def _reads_targets(self) -> bool:
-        """Whether anything but the ECGs and conditions has a part in the loss: in a subclass."""
-        kind = type(self)
-        own = kind.extra_loss is VAE.extra_loss and kind.compute_loss is VAE.compute_loss
-        return not own
-
-    def _has_classes(self) -> bool:
-        """Whether targets may be classes, which can be weighted."""
-        return self._reads_targets()
-
-    def train_step(self, *args):
-        """One step on a batch, or one for each batch of a call (see `calls`).
-
-        Args:
-            args: the data, and before it with JAX the values of all variables.
-        """
-        *state, data = args
-        if not isinstance(data, dict):
-            return super().train_step(*args)
-        held, self.resident = self.resident, data.get("resident", self.resident)
-        result = run_steps(super().train_step, data, *state)
-        self.resident = held
-        return self.get_metrics_result() if result is None else result
-
-    @property
-    def metrics(self) -> list[keras.metrics.Metric]:
-        """What the history shows; reset at the start of each epoch."""
-        return list(self.trackers.values())
-
     def call(self, inputs, training: bool = False) -> dict:
         """(ecg (B, L, T) mV, conditions (B, C)) -> reconstruction and posterior.
 
@@ -296,9 +218,9 @@ class VAE(keras.Model):
         Returns:
             Scalar: mean over B, weighted by `sample_weight` if given.
         """
-        y = calls.targets(y)
+        y = targets(y)
         if not self._reads_targets():
-            calls.check_no_targets(y)
+            check_no_targets(y)
         reconstruction = self.reconstruction_loss(y_pred["standardised"], y_pred["decoded"])
         kl = gaussian_kl(y_pred["mean"], y_pred["log_var"])  # (B, Z)
         error = y_pred["standardised"] - y_pred["decoded"]
@@ -329,6 +251,16 @@ class VAE(keras.Model):
         self._track("active_units", active, weight)
         return loss / replicas()
 
+    def _reads_targets(self) -> bool:
+        """Whether anything but the ECGs and conditions has a part in the loss: in a subclass."""
+        kind = type(self)
+        own = kind.extra_loss is VAE.extra_loss and kind.compute_loss is VAE.compute_loss
+        return not own
+
+    def _has_classes(self) -> bool:
+        """Whether targets may be classes, which can be weighted."""
+        return self._reads_targets()
+
     def extra_loss(self, y, y_pred, weight, elbo):
         """What a subclass adds to the loss, a scalar; nothing here."""
         return 0.0
@@ -353,9 +285,6 @@ class VAE(keras.Model):
         if isinstance(self.settings["noise"], str):
             return self.log_noise
         return self.log_noise - ops.log(self.scale)  # a fixed noise is given in mV
-
-    def _track(self, name: str, value, weight) -> None:
-        self.trackers[name].update_state(value, sample_weight=ops.sum(weight))
 
     def _as_inputs(self, given):
         """(ecg, conditions), or ecg alone, as tensors; numbers (B,) are rows of `resident`."""
