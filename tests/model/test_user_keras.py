@@ -58,7 +58,7 @@ head = VAEPrediction(
 inputs, number = [TRAIN.ecg, TRAIN.conditions], np.arange(40)
 y = np.stack([1 + number / 3000, number % 2], axis=1)
 head.compile(optimizer="adam")
-done = head.fit(inputs, y, batch_size=40, verbose=0)
+done = head.fit(inputs, y, batch_size=40, verbose=0, shuffle=False)
 show("head fitted", [value[0] for value in done.history.values()], *head.get_weights())
 show("judged", list(head.evaluate(inputs, y, verbose=0, return_dict=True).values()))
 show("predicted", head.predict(inputs, verbose=0)["output"], head.predict_head(*inputs))
