@@ -23,6 +23,7 @@ COLLAPSED = 0.1  # R2 or AUC above that of real ECGs, with its whole interval
 USEFUL = 0.8  # skill kept
 BLIND = 0.9  # AUC: an attack that tells planted copies no better proves nothing
 MISSING = 0.05  # share of waves that cannot be measured, above that of real ECGs
+TIED = 0.05  # share of those at risk who have the event at one time; see `tied_share`
 NAMED = 4  # features that a sentence lists
 
 
@@ -317,9 +318,15 @@ def tells_risk(m: Section) -> Iterable[Finding]:
     low, high = _ends(m, "model_calibration_slope")
     if "model_calibration_slope" in m and (low > 1 or high < 1):
         how = "moderate" if low > 1 else "extreme"
-        yield Finding(
-            f"Predicted risks are too {how}: {_called(m, 'model_calibration_slope')}.", True
-        )
+        slope = _called(m, "model_calibration_slope")
+        if low < 1 and m.get("tied_share", 0) >= TIED:
+            yield Finding(
+                "Times are so coarsely rounded that even true risks look too extreme, so that "
+                f"nothing is said of these: {slope}.",
+                True,
+            )
+        else:
+            yield Finding(f"Predicted risks are too {how}: {slope}.", True)
 
 
 def predicts(m: Section) -> Iterable[Finding]:

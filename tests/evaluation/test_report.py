@@ -510,6 +510,11 @@ def test_the_summary_says_that_the_generator_works(tmp_path, expected):
         ),
         ("survival", {"model_calibration_slope_high": 0.99}, "too extreme: calibration slope 0.95"),
         ("survival", {"model_calibration_slope_low": 1.01}, "risks are too moderate"),
+        (
+            "survival",
+            {"model_calibration_slope_high": 0.99, "tied_share": 0.2},
+            "so coarsely rounded that even true risks look too extreme",
+        ),
         ("prediction", {"auc_low": 0.45}, "no better than chance: AUC 0.80"),
     ],
 )
