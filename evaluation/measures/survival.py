@@ -31,7 +31,6 @@ from evaluation.measures.survival_scores import (
     tied_share,
     weighted_cox,
 )
-from model.cox import baseline_hazard
 
 DRAWS = 300
 HORIZON_PERCENTILES = (25, 50, 90)  # of the event times in the training split
@@ -312,6 +311,8 @@ def _fitted(x_train: np.ndarray, x_test: np.ndarray, train: SurvivalSplit) -> _R
         for x in (x_test, x_train)
     )
     if tied_share(train.time, train.event):
+        from model.cox import baseline_hazard  # here: --help should not wait for TensorFlow
+
         # lifelines fits with Efron's ties, but knows Breslow's baseline only.
         return _Risk(
             log_hazard,

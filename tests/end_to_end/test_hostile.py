@@ -361,7 +361,11 @@ ERRORS = {
             outcomes("subject_id,time,time,event\na,1,9,1\nb,2,9,0\n"),
             "column 'time' is there twice",
         ),
-        ("own outcomes: 1 and 2", own_outcomes(1.0, [1, 2, 2, 1]), "All events"),
+        (
+            "own outcomes: 1 and 2",
+            own_outcomes(1.0, [1, 2, 2, 1]),
+            "event of .b.. Received: 2.* as 0",
+        ),
         ("own outcomes: all censored", own_outcomes(1.0, 0), "`event` is 0 in all 4"),
         ("own outcomes: all negative", own_outcomes(-1.0, 1), "None of the 4"),
         ("PTB-XL: unknown sex", ptbxl(sex=[0, 1, 2]), "Record 3 has 2"),
@@ -623,7 +627,7 @@ RECOVERIES = [
     ("outcomes as words", outcomes(OUTCOMES.format('" 1"', "True")), outcome_is),
     (
         "outcomes that cannot be",
-        own_outcomes([1.0, -2.0, 3.0, 4.0], [1, 0, 2, 0]),
+        own_outcomes([1.0, -2.0, 3.0, 4.0], [1, 0, np.nan, 0]),
         lambda made: made.excluded["subject_id"].tolist() == ["b", "c"] and len(made) == 2,
     ),
     (
