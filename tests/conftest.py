@@ -5,7 +5,8 @@ import os
 # TensorFlow would start as many threads in each of them as there are cores, and they would wait for
 # one another. Before it is imported, and for the processes that tests start, too.
 if "PYTEST_XDIST_WORKER" in os.environ:
-    for _name in ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"):
+    # Not those between operations: two devices wait for each other there, for ever if there is one.
+    for _name in ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS"):
         os.environ.setdefault(_name, "1")
 
 
