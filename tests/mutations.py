@@ -18,7 +18,7 @@ from tests.places import ROOT
 
 COX, LOSS, HEAD = "model/test_cox.py", "model/test_vae.py", "model/test_vae_prediction.py"
 COPIES = 2  # of the project, which share the faults
-ONE_THREAD = {"OMP_NUM_THREADS": "1", "TF_NUM_INTRAOP_THREADS": "1", "TF_NUM_INTEROP_THREADS": "1"}
+ONE_THREAD = {"OMP_NUM_THREADS": "1", "TF_NUM_INTRAOP_THREADS": "1"}
 CONDITIONS, COHORT = "data/test_conditions.py", "data/test_cohort.py"
 
 
