@@ -57,7 +57,7 @@ def execute(name, folder, start=".", added=""):
     """Runs a notebook with a kernel of its own in a copy of the code, so that the checkout stays as
     it is. `start` is the working directory within the copy; `added` ends the copy of train.py."""
     code = Path(folder) / "code"
-    for source in code_files():
+    for source in [*code_files(), *ROOT.glob("evaluation/report/*.html")]:
         target = code / source.relative_to(ROOT)
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(source, target)
