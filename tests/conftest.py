@@ -11,4 +11,6 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 
 
 def pytest_collection_modifyitems(items):
-    items.sort(key=lambda item: "end_to_end" not in item.path.parts)
+    items.sort(
+        key=lambda item: "end_to_end" not in item.path.parts and item.path.stem != "test_devices"
+    )

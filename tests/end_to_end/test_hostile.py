@@ -369,7 +369,7 @@ ERRORS = {
         ("own outcomes: all censored", own_outcomes(1.0, 0), "`event` is 0 in all 4"),
         ("own outcomes: all negative", own_outcomes(-1.0, 1), "None of the 4"),
         ("PTB-XL: unknown sex", ptbxl(sex=[0, 1, 2]), "Record 3 has 2"),
-        ("PTB-XL: a date as age", ptbxl(age=["60", "1.2.1960", "61"]), "record 2.*1.2.1960"),
+        ("PTB-XL: a date as age", ptbxl(age=["60", "1.2.1960", "61"]), "age of .2.*1.2.1960"),
         ("PTB-XL: an id twice", ptbxl(ecg_id=[1, 2, 1]), "subject_id 1 in row 2"),
         (
             "PTB-XL: semicolons",
