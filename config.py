@@ -112,8 +112,10 @@ class ModelConfig:
     """Last layer of the decoder; "elu_batchnorm" as published."""
     linear_path: bool = True
     """A linear encoder and decoder beside the convolutions, started at conditional PCA."""
-    noise: Literal["per_recording", "learned", "mse"] | float = "per_recording"
-    """Observation noise: learned for each recording or for all, a level in mV, or none: "mse"."""
+    time_warp: int = 0
+    """Knots at which the decoder sets how fast time runs, so that waves can move; 0 is none."""
+    noise: Literal["per_sample", "per_recording", "learned", "mse"] | float = "per_recording"
+    """Observation noise: of each lead and sample, one for all, a level in mV, or none: "mse"."""
     kl_weight: float = 1.0
     """Final weight of the KL term."""
     free_bits: float = 0.0
@@ -144,6 +146,7 @@ class ModelConfig:
         _check(level > 0, "model.noise", "a number of mV above 0", self.noise)
         _check(0 <= dropout < 1, "model.condition_dropout", "in [0, 1)", dropout)
         _check(self.kl_weight >= 0, "model.kl_weight", "0 or more", self.kl_weight)
+        _check(self.time_warp >= 0, "model.time_warp", "0 or more", self.time_warp)
         _check(self.free_bits >= 0, "model.free_bits", "0 or more", self.free_bits)
         _check(self.task_weight >= 0, "model.task_weight", "0 or more", self.task_weight)
         named = kind_of(self.task) in ("none", "survival") or self.target

@@ -24,6 +24,7 @@ from keras import ops
 from data.conditions import ConditionSchema
 from data.leads import expansion_matrix, independent_among
 from model import closed_form, inputs, network
+from model import noise as observation
 from model.inputs import Conditions
 from model.network import ModelError
 from model.own_objective import OwnObjective, check_no_targets, targets
@@ -33,8 +34,6 @@ from model.replicas import random_rows, replicas, whole_batch
 from model.saving import read_model, write_model
 
 __all__ = ["PUBLISHED", "VAE", "Conditions", "ModelError"]
-
-NOISE_FREEDOM = 4.0  # of the Student t: 90% of the noise levels lie within a factor of 2.4
 
 
 @keras.saving.register_keras_serializable(package="cvae_ecg")
@@ -61,12 +60,10 @@ class VAE(OwnObjective):
         linear_path: add a linear encoder and decoder beside the convolutions. After `adapt` they
             are the conditional probabilistic PCA of the training data, and the convolutions learn
             what PCA cannot.
-        noise: how a decoded ECG differs from the observed one. "per_recording": Gaussian noise with
-            a level of its own in each recording, integrated out (a multivariate Student t with a
-            trained scale), so that the few recordings that fit badly do not rule the rest;
-            "learned": Gaussian with one trained standard deviation; a number: that standard
-            deviation in mV; "mse": no noise model, the published mean squared error, which is not
-            in nats.
+        time_warp: knots at which the decoder says how fast to read off the beat that it has made,
+            so that waves can come earlier or later (see `model.warp`); 0 is none.
+        noise: how a decoded ECG differs from the observed one: "per_sample", "per_recording",
+            "learned", a number of mV, or "mse" as published; see `model.noise`.
         kl_weight: weight of the KL term (1 is the evidence lower bound). Schedules change it.
         free_bits: nats per latent dimension below which the KL term does not push.
         condition_dropout: probability in training that a condition is hidden, so that it can be
@@ -101,6 +98,7 @@ class VAE(OwnObjective):
         batch_normalization: bool = False,
         output: str = "linear",
         linear_path: bool = True,
+        time_warp: int = 0,
         noise: str | float = "per_recording",
         kl_weight: float = 1.0,
         free_bits: float = 0.0,
@@ -128,6 +126,7 @@ class VAE(OwnObjective):
             "batch_normalization": bool(batch_normalization),
             "output": output,
             "linear_path": bool(linear_path),
+            "time_warp": int(time_warp),
             "noise": noise,
             "kl_weight": float(kl_weight),
             "free_bits": float(free_bits),
@@ -159,19 +158,27 @@ class VAE(OwnObjective):
         self.decoder = network.build_decoder(self.settings, shape, code_shape)
         random.setstate(state)
 
-        def scalar(name: str, value: float, trainable: bool = False) -> keras.Variable:
-            initial = keras.initializers.Constant(value)
-            return self.add_weight(shape=(), initializer=initial, trainable=trainable, name=name)
+        def weight(name: str, value: np.ndarray | float, trainable: bool = False) -> keras.Variable:
+            return self.add_weight(
+                shape=np.shape(value),
+                initializer=lambda *_, **__: ops.convert_to_tensor(value, "float32"),
+                trainable=trainable,
+                name=name,
+            )
 
-        self.mean_beat = self.add_weight(
-            shape=shape, initializer="zeros", trainable=False, name="mean_beat"
-        )  # mV
-        self.scale = scalar("scale", 1.0)  # mV
-        self.kl_weight = scalar("kl_weight", kl_weight)
-        # In units of `scale`. float32 throughout: 1 / noise^2 multiplies thousands of squares.
+        self.mean_beat = weight("mean_beat", np.zeros(shape))  # mV
+        self.scale = weight("scale", 1.0)  # mV
+        self.kl_weight = weight("kl_weight", kl_weight)
+        # In units of `scale` (and `profile`). float32: 1 / noise^2 multiplies thousands of squares.
         noise_mv = 0.1 if isinstance(noise, str) else float(noise)
-        trained = noise in ("learned", "per_recording")
-        self.log_noise = scalar("log_noise", math.log(noise_mv), trainable=trained)
+        trained = isinstance(noise, str) and noise != "mse"
+        self.log_noise = weight("log_noise", math.log(noise_mv), trainable=trained)
+        self.profile, self.noise_shape = 1.0, 0.0
+        if noise == "per_sample":
+            self.profile = weight("profile", np.ones(shape))  # what the network works in
+            self.noise_shape = weight("noise_shape", np.zeros(shape))  # log; `fit_noise`
+            self.noise_leads = weight("noise_leads", np.eye(shape[0]))
+            self.noise_time = weight("noise_time", np.eye(shape[1]))
 
         self.trackers = {
             name: keras.metrics.Mean(name=name, dtype="float32")
@@ -223,7 +230,7 @@ class VAE(OwnObjective):
             check_no_targets(y)
         reconstruction = self.reconstruction_loss(y_pred["standardised"], y_pred["decoded"])
         kl = gaussian_kl(y_pred["mean"], y_pred["log_var"])  # (B, Z)
-        error = y_pred["standardised"] - y_pred["decoded"]
+        error = self.profile * (y_pred["standardised"] - y_pred["decoded"])
         rmse = 1000 * self.scale * ops.sqrt(ops.mean(ops.square(error), axis=(1, 2)))
         weight = ops.ones_like(rmse)
         if sample_weight is not None:
@@ -268,22 +275,14 @@ class VAE(OwnObjective):
     def reconstruction_loss(self, x, decoded):
         """(B, I, T) standardised ECGs and their decoding -> (B,) loss, see `compute_loss`."""
         squared = ops.square(x - decoded)
-        if self.settings["noise"] == "mse":
-            return ops.mean(squared, axis=(1, 2))
-        d, log_noise = x.shape[1] * x.shape[2], self._log_noise()
-        distance = ops.exp(-2 * log_noise) * ops.sum(squared, axis=(1, 2))
-        if self.settings["noise"] != "per_recording":
-            return 0.5 * distance + d * (log_noise + 0.5 * math.log(2 * math.pi))
-        # Multivariate t: a Gaussian whose variance is inverse-gamma distributed over recordings.
-        half, freedom = 0.5 * (NOISE_FREEDOM + d), NOISE_FREEDOM
-        constant = math.lgamma(0.5 * freedom) - math.lgamma(half)
-        constant += 0.5 * d * math.log(freedom * math.pi)
-        return half * ops.log1p(distance / freedom) + d * log_noise + constant
+        return observation.negative_log_likelihood(
+            squared, self._log_noise(), self.settings["noise"]
+        )
 
     def _log_noise(self):
-        """Log scale of the observation noise in units of `scale`."""
+        """Log scale of the observation noise in units of `scale` and `profile`."""
         if isinstance(self.settings["noise"], str):
-            return self.log_noise
+            return self.log_noise + self.noise_shape
         return self.log_noise - ops.log(self.scale)  # a fixed noise is given in mV
 
     def _as_inputs(self, given):
@@ -309,14 +308,14 @@ class VAE(OwnObjective):
         return conditions * ops.matmul(ops.cast(kept, "float32"), self._groups)
 
     def _standardise(self, ecg):
-        """(B, L, T) mV -> (B, I, T) in units of `scale` around the mean beat."""
+        """(B, L, T) mV -> (B, I, T) around the mean beat, in units of `scale` and `profile`."""
         if len(self.picked) < len(self.leads):
             ecg = ops.take(ecg, self.picked, axis=1)
-        return (ecg - self.mean_beat) / self.scale
+        return (ecg - self.mean_beat) / (self.scale * self.profile)
 
     def _restore(self, decoded):
         """(B, I, T) of the decoder -> (B, L, T) mV."""
-        ecg = decoded * self.scale + self.mean_beat
+        ecg = decoded * (self.scale * self.profile) + self.mean_beat
         return ecg if self._expansion is None else ops.matmul(self._expansion, ecg)
 
     def adapt(self, ecg: np.ndarray, conditions: Conditions | None = None) -> VAE:
@@ -363,6 +362,20 @@ class VAE(OwnObjective):
         """
         encoded = self._encoded(conditions, len(ecg))
         self.prior = closed_form.fit_prior(self, ecg, encoded, self.settings["seed"])
+        return self
+
+    def fit_noise(self, ecg: np.ndarray, conditions: Conditions | None = None) -> VAE:
+        """Fits the observation noise of each lead and sample to what the trained model leaves.
+
+        Args:
+            ecg: (N, L, T) mV, training subjects. Above 2,000 beats an even selection is used.
+            conditions: of the same subjects.
+
+        Returns:
+            The model itself; unchanged unless its noise is "per_sample".
+        """
+        if self.settings["noise"] == "per_sample":
+            closed_form.fit_noise(self, *self._checked(ecg, conditions), self.settings["seed"])
         return self
 
     def heads(self) -> list[keras.layers.Layer]:
@@ -420,7 +433,9 @@ class VAE(OwnObjective):
             mean = mean + np.exp(0.5 * log_var) * noise
         return self.decode(mean, conditions)
 
-    def generate(self, n: int | None = None, seed: int = 0, **conditions) -> np.ndarray:
+    def generate(
+        self, n: int | None = None, seed: int = 0, noise: bool = False, **conditions
+    ) -> np.ndarray:
         """New ECGs at the given conditions: latents from the prior, decoded.
 
         The prior is that of `fit_prior`, and N(0, I) before that.
@@ -429,22 +444,63 @@ class VAE(OwnObjective):
             n: number of ECGs; by default the length of the conditions given as arrays, or 1.
             seed: the same seed and n give the same draws, which the prior then places where
                 subjects of these conditions lie.
+            noise: add observation noise, correlated over time and leads as what the model leaves of
+                real beats: ECGs as a machine records them, rather than expected ones.
             **conditions: by name, scalars or (n,) arrays. One left out is unknown to the model.
 
         Returns:
-            (n, L, T) mV, without observation noise.
+            (n, L, T) mV.
 
         Raises:
             ConditionError: an unknown name or value.
-            ModelError: no whole number of ECGs, a negative seed, or a model with conditions and
-                without schema.
+            ModelError: noise of a model that has none of each sample, no whole number of ECGs, a
+                negative seed, or a model with conditions and without schema.
         """
         if n is not None and not (isinstance(n, (int, np.integer)) and n >= 1):
             raise ModelError(f"Expected n of 1 or more. Received: {n!r}.")
         if not (isinstance(seed, (int, np.integer)) and seed >= 0):
             raise ModelError(f"Expected a seed of 0 or more. Received: {seed!r}.")
         encoded = self._encoded(conditions, n)
-        return self.decode(self.prior.sample(encoded, seed), encoded)
+        ecg = self.decode(self.prior.sample(encoded, seed), encoded)
+        return ecg + self.draw_noise(len(ecg), seed) if noise else ecg
+
+    def draw_noise(self, n: int, seed: int = 0) -> np.ndarray:
+        """Observation noise (n, L, T) in mV, see `model.noise.draw`.
+
+        Raises:
+            ModelError: the noise of the model is not "per_sample".
+        """
+        if self.settings["noise"] != "per_sample":
+            raise ModelError(
+                'Noise that looks like that of recordings needs a model of noise="per_sample". '
+                f"Received: noise={self.settings['noise']!r}."
+            )
+        parts = (np.log(self.noise_sd_uv / 1000), self.noise_leads, self.noise_time)
+        fitted = observation.Fitted(*(np.asarray(part, np.float64) for part in parts))
+        noise = observation.draw(fitted, n, seed)
+        noise = noise if self._expansion is None else self._expansion @ noise
+        return noise.astype(np.float32)
+
+    def bound(
+        self, ecg: np.ndarray, conditions: Conditions | None = None, seed: int = 0
+    ) -> np.ndarray:
+        """Evidence lower bound of each ECG, at a sample of its posterior: (N,) nats.
+
+        A density of amplitudes in units of `scale`, so that it is the same in mV and uV; bounds of
+        models that were adapted to the same ECGs compare, whatever their noise. NaN under "mse".
+        """
+        ecg, encoded = self._checked(ecg, conditions)
+        kl = ops.convert_to_numpy(gaussian_kl(*self.encode(ecg, encoded))).sum(axis=1)
+        log_noise, kind = self._log_noise(), self.settings["noise"]
+        bound = np.full(len(ecg), math.nan)
+        for start in range(0, 0 if kind == "mse" else len(ecg), inputs.PREDICT_BATCH):
+            rows = slice(start, start + inputs.PREDICT_BATCH)
+            again = self.reconstruct(ecg[rows], encoded[rows], seed + start)
+            rest = np.asarray(ecg[rows] - again)[:, self.picked] / (self.scale * self.profile)
+            loss = observation.negative_log_likelihood(ops.square(rest), log_noise, kind)
+            bound[rows] = -ops.convert_to_numpy(loss)
+        unit = np.log(np.asarray(self.profile) * np.ones(self.mean_beat.shape)).sum()
+        return bound - kl - unit
 
     def counterfactual(
         self, ecg: np.ndarray, conditions: Conditions | None = None, **changes
@@ -504,11 +560,17 @@ class VAE(OwnObjective):
         )
 
     @property
-    def noise_uv(self) -> float:
-        """Scale of the observation noise in microvolts; NaN under "mse"."""
+    def noise_sd_uv(self) -> np.ndarray:
+        """(I, T) scale of the observation noise in microvolts; NaN under "mse"."""
         if self.settings["noise"] == "mse":
-            return math.nan
-        return float(1000 * self.scale * ops.exp(self._log_noise()))
+            return np.full(self.mean_beat.shape, math.nan)
+        sd = 1000 * self.scale * self.profile * ops.exp(self._log_noise())
+        return ops.convert_to_numpy(sd * ops.ones(self.mean_beat.shape))
+
+    @property
+    def noise_uv(self) -> float:
+        """Scale of the observation noise in microvolts, its root mean square over samples."""
+        return float(np.sqrt(np.square(self.noise_sd_uv, dtype=np.float64).mean()))
 
     def _encoded(self, conditions: Conditions | None, n: int | None) -> np.ndarray:
         return inputs.encoded_conditions(conditions, n, self.schema, self.condition_dim)

@@ -15,13 +15,15 @@ from typing import NamedTuple
 import keras
 import numpy as np
 from keras import ops
+from scipy import ndimage
 from scipy.sparse.linalg import svds
 
 from data.rows import Rows
-from model import prior
+from model import noise, prior
 from model.network import ModelError
 
 MOST = 2000  # beats that the start is fitted to
+ROOT = 0.5  # of the SD of what is left, to be the units of the network
 REWEIGHTINGS = 4  # rounds of the closed-form start; more change nothing that shows
 
 
@@ -44,13 +46,48 @@ def adapt(model: keras.Model, ecg: np.ndarray | Rows, conditions: np.ndarray) ->
     model.scale.assign(scale)
     if not model.settings["linear_path"]:
         return
-    noise, encoded = model.settings["noise"], conditions[rows].astype(np.float64)
-    start = linear_start(x / scale, encoded, model.latent_space_dim, noise == "per_recording")
+    kind, encoded = model.settings["noise"], conditions[rows].astype(np.float64)
+    x /= scale
+    if kind == "per_sample":
+        profile = noise_profile(x, encoded, model.latent_space_dim, model.mean_beat.shape)
+        model.profile.assign(profile)
+        x /= profile.ravel()
+    reweighted = kind in ("per_sample", "per_recording")
+    start = linear_start(x, encoded, model.latent_space_dim, reweighted)
     model.encoder.get_layer("linear_mean").kernel.assign(start.encoder)
     model.encoder.get_layer("log_var").bias.assign(start.log_var)
     model.decoder.get_layer("linear_ecg").kernel.assign(start.decoder)
-    if isinstance(noise, str):
+    if isinstance(kind, str):
         model.log_noise.assign(0.5 * math.log(start.noise))
+
+
+def noise_profile(
+    x: np.ndarray, conditions: np.ndarray, count: int, shape: tuple[int, int]
+) -> np.ndarray:
+    """Units in which the network works, where the noise is told of each lead and sample.
+
+    One round of factor analysis: the SD of what conditional PCA leaves at each lead and sample, to
+    the power of `ROOT`, for reasons that `model.noise` gives.
+
+    Args:
+        x: (N, D), standardised ECGs.
+        conditions: (N, C).
+        count: Z.
+        shape: (I, T), of which D is the product.
+
+    Returns:
+        (I, T) of geometric mean 1.
+    """
+    weights = np.ones(len(x))
+    for _ in range(REWEIGHTINGS):
+        weights_before = weights
+        effect, directions, _, _, weights = weighted_pca(x, conditions, weights, count)
+    rest = x - conditions @ effect
+    rest -= (rest @ directions.T) @ directions
+    variance = np.average(rest**2, axis=0, weights=weights_before).reshape(shape)
+    variance = ndimage.gaussian_filter1d(variance, noise.SMOOTHING * shape[1], axis=1)
+    log_sd = 0.5 * np.log(np.maximum(variance, noise.QUIETEST**2))
+    return np.exp(ROOT * (log_sd - log_sd.mean()))
 
 
 class LinearStart(NamedTuple):
@@ -182,6 +219,8 @@ def standardise_latent(model: keras.Model, ecg: np.ndarray, conditions: np.ndarr
     bias.assign(bias - 2 * np.log(sd))
     # What reads z: in the decoder, which reads conditions after it, and the head if there is one.
     readers = [model.decoder.get_layer("dense_of_latent"), *model.heads()]
+    if model.settings["time_warp"] and not model.settings["hidden"]:
+        readers.append(model.decoder.get_layer("speeds"))
     if linear_path:
         readers.append(model.decoder.get_layer("linear_ecg"))
     for layer in readers:
@@ -215,3 +254,23 @@ def fit_prior(
     mean, log_var = model.encode(ecg, conditions)
     noise = np.random.default_rng(seed).standard_normal(mean.shape)
     return prior.fit_prior(mean + np.exp(0.5 * log_var) * noise, conditions, seed)
+
+
+def fit_noise(model: keras.Model, ecg: np.ndarray, conditions: np.ndarray, seed: int) -> None:
+    """Sets the noise of each lead and sample to what a trained model leaves of ECGs.
+
+    Args:
+        model: a `vae.VAE` of noise "per_sample".
+        ecg: (N, L, T) mV, training subjects. Above `MOST` beats an even selection is used.
+        conditions: (N, C), of the same subjects.
+        seed: of the sample of the posterior that is decoded.
+    """
+    rows = np.unique(np.linspace(0, len(ecg) - 1, min(len(ecg), MOST)).astype(int))
+    ecg, conditions = np.asarray(ecg[rows], dtype=np.float32), conditions[rows]
+    rest = (ecg - model.reconstruct(ecg, conditions, seed))[:, model.picked]
+    unit = ops.convert_to_numpy(model.scale * model.profile)
+    fitted = noise.fit(rest / unit, noise.QUIETEST * float(model.scale) / unit)
+    model.log_noise.assign(fitted.log_sd.mean())
+    model.noise_shape.assign(fitted.log_sd - fitted.log_sd.mean())
+    model.noise_leads.assign(fitted.leads)
+    model.noise_time.assign(fitted.time)

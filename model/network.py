@@ -17,8 +17,10 @@ from keras import layers
 from data.conditions import ConditionSchema
 from data.leads import LEADS
 from model.blocks import Stack
+from model.noise import KINDS
 from model.replicas import replicas
 from model.user_keras import standard_settings
+from model.warp import TimeWarp
 
 # Under mixed precision, what leads from and to ECG and latent stays float32: rounded to bfloat16, a
 # beat of 1 mV is off by 4 uV.
@@ -71,6 +73,7 @@ def build_decoder(settings: dict, shape: tuple[int, int], code_shape: tuple) -> 
     for number, width in enumerate(reversed(settings["hidden"])):
         name = "dense_of_latent" if number == 0 else None
         x = _normalised(layers.Dense(width, activation="elu", name=name)(x), settings)
+    last_hidden = x
     name = None if settings["hidden"] else "dense_of_latent"
     x = layers.Dense(math.prod(code_shape), name=name)(x)
     x = layers.Reshape(code_shape)(x)
@@ -100,6 +103,11 @@ def build_decoder(settings: dict, shape: tuple[int, int], code_shape: tuple) -> 
     if linear:
         ecg = layers.Dense(math.prod(shape), name="linear_ecg", **EXACT)(inputs)
         x = layers.Add(**EXACT)([x, layers.Reshape(shape, **EXACT)(ecg)])
+    if settings["time_warp"]:
+        speeds = layers.Dense(
+            settings["time_warp"], kernel_initializer="zeros", name="speeds", **EXACT
+        )(last_hidden)
+        x = TimeWarp(name="time_warp", **EXACT)([x, speeds])
     return keras.Model([z, conditions], x, name="decoder")
 
 
@@ -192,10 +200,12 @@ def check_settings(
         raise ModelError(f"output: linear or elu_batchnorm. Received: {settings['output']!r}.")
     if settings["output"] == "elu_batchnorm" and not settings["batch_normalization"]:
         raise ModelError('output="elu_batchnorm" needs batch_normalization=True.')
+    knots = settings["time_warp"]
+    if knots != 0 and not 2 <= knots <= shape[1]:
+        raise ModelError(f"time_warp: 0, or 2 to {shape[1]} knots. Received: {knots}.")
     noise = settings["noise"]
-    known = ("per_recording", "learned", "mse")
-    if noise not in known and not (isinstance(noise, (int, float)) and noise > 0):
-        raise ModelError(f"noise: one of {known} or a number of mV above 0. Received: {noise!r}.")
+    if noise not in KINDS and not (isinstance(noise, (int, float)) and noise > 0):
+        raise ModelError(f"noise: one of {KINDS} or a number of mV above 0. Received: {noise!r}.")
     for name, high in (("kl_weight", math.inf), ("free_bits", math.inf), ("condition_dropout", 1)):
         if not 0 <= settings[name] < high:
             raise ModelError(f"Expected {name} in [0, {high}). Received: {settings[name]}.")

@@ -200,6 +200,10 @@ def warm_start(model: VAE, folder: Path, freeze: bool) -> None:
     for part in ("encoder", "decoder"):
         getattr(model, part).set_weights(getattr(other, part).get_weights())
         getattr(model, part).trainable = not freeze
-    for part in ("mean_beat", "scale", "log_noise"):
+    per_sample = ("profile", "noise_shape", "noise_leads", "noise_time")
+    for part in (
+        *("mean_beat", "scale", "log_noise"),
+        *(per_sample if model.settings["noise"] == "per_sample" else ()),
+    ):
         getattr(model, part).assign(getattr(other, part))
     model.log_noise.trainable = model.log_noise.trainable and not freeze

@@ -1,0 +1,120 @@
+"""How an observed ECG differs from the decoded one: the observation noise.
+
+    per_sample     a level for each lead and sample, and one factor for each recording, integrated
+                   out: a multivariate Student t. Few recordings that fit badly do not rule the rest
+    per_recording  the same with one level for all leads and samples
+    learned        Gaussian, one trained level
+    a number       Gaussian of this standard deviation in mV
+    mse            no noise model: the published mean squared error, which is not in nats
+
+Where ECGs are hard to tell (QRS) a deviation counts less than where they are not (P, ST). With the
+full standard deviation of what is left, though, a network gives up the QRS: what is left at one
+sample is left at its neighbours too, and twenty of them count as twenty witnesses for P where QRS
+has three. So the network is trained in units of a `profile`, the square root of what factor
+analysis leaves at each lead and sample (`closed_form.noise_profile`). When it is trained, the noise
+is fitted to what it does leave (`fit`), level by level and without the root.
+
+Dims: N ECGs, B batch, I leads that the network works on, T samples, D = I x T.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+from keras import ops
+from scipy import ndimage
+
+KINDS = ("per_sample", "per_recording", "learned", "mse")
+FREEDOM = 4.0  # of the Student t: 90% of the noise levels lie within a factor of 2.4
+QUIETEST = 0.005  # of the SD of all ECGs: no lead and sample has less noise, 1 uV or so
+ROUNDS = 20  # of fitting levels and recordings in turn; they settle in about 10
+SMOOTHING = 0.00625  # of T, SD of a Gaussian, 5 ms of 800: a level is that of its surroundings
+
+
+def negative_log_likelihood(squared, log_sd, kind: str | float):
+    """Loss of the reconstruction of each ECG, in nats but for "mse".
+
+    Args:
+        squared: (B, I, T) squared deviations.
+        log_sd: (I, T) or scalar log scale of the noise, in the same units.
+        kind: see the module.
+
+    Returns:
+        (B,): summed over leads and samples ("mse": averaged).
+    """
+    if kind == "mse":
+        return ops.mean(squared, axis=(1, 2))
+    d = squared.shape[1] * squared.shape[2]
+    distance = ops.sum(squared * ops.exp(-2 * log_sd), axis=(1, 2))
+    log_sd = ops.mean(log_sd)
+    if kind not in ("per_sample", "per_recording"):
+        return 0.5 * distance + d * (log_sd + 0.5 * math.log(2 * math.pi))
+    # Multivariate t: a Gaussian whose variance is inverse-gamma distributed over recordings.
+    half = 0.5 * (FREEDOM + d)
+    constant = math.lgamma(0.5 * FREEDOM) - math.lgamma(half)
+    constant += 0.5 * d * math.log(FREEDOM * math.pi)
+    return half * ops.log1p(distance / FREEDOM) + d * log_sd + constant
+
+
+class Fitted(NamedTuple):
+    """The noise of trained models: its size, and how it hangs together over leads and time.
+
+    Attributes:
+        log_sd: (I, T) log scale, in the units of what it was fitted to.
+        leads: (I, I) lower Cholesky factor of the correlation between leads.
+        time: (T, T) the same between samples.
+    """
+
+    log_sd: np.ndarray
+    leads: np.ndarray
+    time: np.ndarray
+
+
+def fit(rest: np.ndarray, quietest: np.ndarray) -> Fitted:
+    """Fits the noise to what a model leaves of ECGs, by maximum likelihood under the Student t.
+
+    Args:
+        rest: (N, I, T) ECGs less a decoded sample of their posterior.
+        quietest: (I, T) least SD, in the same units.
+    """
+    n, n_leads, n_samples = rest.shape
+    size = n_leads * n_samples
+    squared, weight = np.square(rest, dtype=np.float64), np.ones(n)
+    for _ in range(ROUNDS):
+        variance = np.einsum("n,nit->it", weight, squared) / n
+        variance = ndimage.gaussian_filter1d(variance, SMOOTHING * n_samples, axis=1)
+        variance = np.maximum(variance, quietest**2)
+        distance = (squared / variance).sum(axis=(1, 2))
+        weight = (FREEDOM + size) / (FREEDOM + distance)  # Lange, Little and Taylor 1989
+    alike = rest * np.sqrt(weight)[:, None, None] / np.sqrt(variance)
+    return Fitted(
+        0.5 * np.log(variance),
+        _factor(np.einsum("nit,njt->ij", alike, alike), n * n_samples),
+        _factor(np.einsum("nit,nis->ts", alike, alike), n * n_leads),
+    )
+
+
+def _factor(scatter: np.ndarray, count: int) -> np.ndarray:
+    """Cholesky factor of the correlation in a (K, K) scatter of `count` rows, drawn to none."""
+    sd = np.sqrt(np.maximum(np.diag(scatter), 1e-12 * np.trace(scatter) + 1e-300))
+    correlation = scatter / np.outer(sd, sd)
+    np.fill_diagonal(correlation, 1.0)
+    own = max(0.01, len(sd) / (len(sd) + count))
+    return np.linalg.cholesky((1 - own) * correlation + own * np.eye(len(sd)))
+
+
+def draw(fitted: Fitted, n: int, seed: int) -> np.ndarray:
+    """(n, I, T) noise as in recordings: correlated, with a level of its own in each.
+
+    Args:
+        fitted: `leads` and `time` give what goes together (Kronecker), `log_sd` the scale.
+        n: number of ECGs.
+        seed: of the draws.
+    """
+    random = np.random.default_rng([seed, 1])  # not the numbers that the latents came from
+    white = random.standard_normal((n, *fitted.log_sd.shape))
+    level = np.sqrt(FREEDOM / random.chisquare(FREEDOM, n))  # of each recording
+    together = fitted.leads @ white @ fitted.time.T
+    return level[:, None, None] * np.exp(fitted.log_sd) * together
