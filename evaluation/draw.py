@@ -67,6 +67,13 @@ def draw(
     drawn["error_by_lead"] = figures.plot_error_by_lead(metrics["reconstruction"], test.leads)
     kl = [metrics["latent"][f"kl_{z}"] for z in range(model.latent_space_dim)]
     drawn["latent_kl"] = figures.plot_latent(kl)
+    if model.settings["noise"] == "per_sample":
+        drawn["noise"] = figures.plot_noise(
+            np.asarray(model.mean_beat),
+            model.noise_sd_uv / 1000,
+            model.network_leads,
+            model.settings["sampling_rate"],
+        )
     reference = reference_subject(model.schema, split.train.subjects)
     drawn["latent_traversal"] = figures.plot_traversal(
         model, *posterior, reference, leads=test.leads

@@ -31,6 +31,7 @@ from evaluation.measures.privacy import privacy_metrics
 from evaluation.measures.realism import realism_metrics
 from evaluation.measures.reconstruction import reconstruction_metrics
 from evaluation.measures.regressor import ConditionRegressor, recovery_metrics, training_rows
+from evaluation.measures.statistics import bootstrap_means, with_interval
 from evaluation.measures.survival import SurvivalSplit, survival_metrics
 from evaluation.measures.utility import utility_metrics
 
@@ -84,7 +85,9 @@ def evaluate(
         ),
         **_generator_metrics(model, split, mean, settings),
     }
-    metrics["latent"]["noise_uv"] = model.noise_uv
+    metrics["latent"] |= noise_metrics(
+        model, model.bound(test.ecg, test.subjects), patients, settings
+    )
     task = getattr(model, "task", None)
     kind = kind_of(task)
     if kind == "survival":
@@ -111,6 +114,17 @@ def evaluate(
     if kind == "survival":
         drawn |= draw_risk(model, followed, metrics["survival"])
     return metrics, drawn
+
+
+def noise_metrics(
+    model: VAE, bound: np.ndarray, patients: np.ndarray, settings: EvaluationConfig
+) -> dict[str, float]:
+    """Noise of the decoder, and the likelihood bound (N,) with its interval, where there is one."""
+    metrics = {"noise_uv": model.noise_uv}
+    if np.isfinite(bound).all():
+        mean, draws = bootstrap_means(bound[:, None], patients, settings.seed, settings.bootstrap)
+        metrics |= with_interval("bound", np.append(mean, draws))
+    return metrics
 
 
 class Reconstruction:

@@ -263,6 +263,40 @@ def plot_latent(kl: Sequence[float]) -> Figure:
     return figure
 
 
+def plot_noise(
+    mean_beat: np.ndarray,
+    sd: np.ndarray,
+    leads: Sequence[str],
+    sampling_rate: float = SAMPLING_RATE,
+) -> Figure:
+    """The mean beat of each lead within its observation noise, and the noise alone below it.
+
+    Args:
+        mean_beat: (I, T) mV.
+        sd: (I, T) mV, scale of the noise.
+        leads: I names.
+        sampling_rate: Hz.
+    """
+    columns = min(4, len(leads))
+    rows = -(-len(leads) // columns)
+    figure = Figure(figsize=(7.5, 0.4 + 2.2 * rows), layout="constrained")
+    panels = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).ravel()
+    ms = np.arange(mean_beat.shape[1]) * 1000 / sampling_rate
+    floor = (mean_beat - sd).min() - 1.1 * sd.max()  # where the noise alone stands
+    for axes, beat, noise, lead in zip(panels, mean_beat, sd, leads, strict=False):
+        axes.fill_between(ms, beat - noise, beat + noise, color=SKY, linewidth=0)
+        axes.plot(ms, beat, color=BLACK, linewidth=0.9)
+        axes.fill_between(ms, floor, floor + noise, color=VERMILION, linewidth=0)
+        plain(axes, lead)
+    for axes in panels[len(leads) :]:
+        axes.set_axis_off()
+    for axes in panels[-columns:]:
+        axes.set_xlabel("ms")
+    for axes in panels[::columns]:
+        axes.set_ylabel("mV")
+    return figure
+
+
 def plot_error_by_lead(metrics: Mapping[str, float], leads: Sequence[str] = LEADS) -> Figure:
     """Mean absolute error per lead and per segment with 95% intervals, beside the baselines.
 

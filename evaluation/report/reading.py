@@ -29,6 +29,8 @@ SECTIONS = {
         "beat.",
     },
     "latent": {
+        "noise": "The noise that the model expects at each lead and sample (band: mean beat ± 1 "
+        "SD; below it the SD alone): where ECGs are hard to tell.",
         "latent_kl": "KL of each latent dimension; grey: a dimension that is not used.",
         "latent_traversal": "What each dimension does: the beat as that dimension moves from -2 "
         "to +2 SD and the others stay at their average.",
@@ -110,6 +112,9 @@ METRICS = {
     "the dimensions in use.",
     Metric(r"noise_uv"): "Noise of the decoder in µV: what the model takes to be no property of "
     "the ECG.",
+    Metric(r"bound", "likelihood bound, nats per ECG", ".0f"): "Evidence lower bound of a test ECG "
+    "in nats: how well model and noise foretell ECGs never seen. Higher is better; it compares "
+    "models of the same training ECGs (amplitudes are in units of their SD).",
     Metric(r"dimensions"): "Latent dimensions of the model.",
     Metric(r"collapsed"): "Whether fewer than half of the dimensions are in use.",
     Metric(r"probe_r2_.+", number=".2f"): "Share of the variance of this condition that the "

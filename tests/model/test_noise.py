@@ -1,0 +1,224 @@
+import keras
+import numpy as np
+import pytest
+from scipy import stats
+
+from data.leads import expansion_matrix
+from model import noise
+from tests.model.test_vae import ECG, ENCODED, INDEPENDENT, LAYERS, SCHEMA, SHAPE, TABLE, Z
+from vae import VAE, ModelError
+
+LEADS, SAMPLES = 3, 40
+RNG = np.random.default_rng(0)
+SD = np.exp(0.6 * np.sin(np.arange(SAMPLES) / 6) + np.array([[0.0], [0.5], [-0.7]]))  # (I, T)
+BY_LEAD = np.array([[1, 0.6, 0], [0.6, 1, -0.4], [0, -0.4, 1]])
+BY_TIME = 0.6 ** np.abs(np.subtract.outer(np.arange(SAMPLES), np.arange(SAMPLES)))
+
+
+def t_noise(n, seed=1):
+    """Student t of 4 degrees of freedom, of covariance SD x (leads, time) x SD."""
+    shape = np.kron(BY_LEAD, BY_TIME) * np.outer(SD.ravel(), SD.ravel())
+    draws = stats.multivariate_t(shape=shape, df=4, seed=seed).rvs(n)
+    return draws.reshape(n, LEADS, SAMPLES)
+
+
+def correlations(draws):
+    """Between leads, and between samples, of (n, I, T)."""
+    alike = draws / np.sqrt(np.square(draws).mean(axis=(1, 2), keepdims=True))
+    alike = alike / np.sqrt(np.square(alike).mean(axis=0))
+    leads = np.einsum("nit,njt->ij", alike, alike) / alike[:, 0].size
+    return leads, np.einsum("nit,nis->ts", alike, alike) / alike[:, :, 0].size
+
+
+@pytest.mark.parametrize("kind", ["per_sample", "per_recording", "learned", 0.1])
+def test_the_loss_is_that_of_scipy_in_nats(kind):
+    rest = RNG.normal(size=(5, LEADS, SAMPLES))
+    log_sd = np.log(SD) if kind == "per_sample" else np.array(0.3)
+    sd = np.exp(log_sd * np.ones_like(SD)).ravel()
+    flat = rest.reshape(5, -1)
+    if kind in ("per_sample", "per_recording"):
+        expected = -stats.multivariate_t.logpdf(flat, shape=np.diag(sd**2), df=4)
+    else:
+        expected = -stats.norm.logpdf(flat, 0, sd).sum(axis=1)
+    loss = noise.negative_log_likelihood(rest**2, log_sd, kind)
+    np.testing.assert_allclose(keras.ops.convert_to_numpy(loss), expected, rtol=1e-5)
+
+
+def test_the_fit_finds_levels_and_what_goes_together():
+    fitted = noise.fit(t_noise(3000), np.full(SD.shape, 1e-3))
+    np.testing.assert_allclose(np.exp(fitted.log_sd) / SD, 1, atol=0.06)
+    np.testing.assert_allclose(fitted.leads @ fitted.leads.T, BY_LEAD, atol=0.06)
+    np.testing.assert_allclose(fitted.time @ fitted.time.T, BY_TIME, atol=0.08)
+
+
+def test_a_few_recordings_that_fit_badly_do_not_raise_the_levels():
+    rest = t_noise(1000)
+    spoilt = rest.copy()
+    spoilt[::50] *= 100  # 2%: the SD would be 14 times as large
+    quietest = np.full(SD.shape, 1e-3)
+    ratio = np.exp(noise.fit(spoilt, quietest).log_sd - noise.fit(rest, quietest).log_sd)
+    np.testing.assert_allclose(ratio, 1, atol=0.1)
+
+
+def test_no_level_falls_below_the_quietest():
+    rest = t_noise(50)
+    rest[:, 0] = 0
+    fitted = noise.fit(rest, np.full(SD.shape, 0.02))
+    np.testing.assert_allclose(np.exp(fitted.log_sd[0]), 0.02)
+    assert all(np.isfinite(part).all() for part in fitted)
+
+
+def test_few_recordings_give_factors_all_the_same():
+    fitted = noise.fit(t_noise(2), np.full(SD.shape, 1e-3))
+    assert all(np.isfinite(part).all() for part in fitted)
+    assert np.isfinite(noise.draw(fitted, 3, 0)).all()
+
+
+def test_draws_are_noise_as_it_was_fitted():
+    fitted = noise.Fitted(
+        np.log(SD), np.linalg.cholesky(BY_LEAD), np.linalg.cholesky(BY_TIME + 1e-9 * np.eye(40))
+    )
+    draws = noise.draw(fitted, 4000, 3)
+    np.testing.assert_array_equal(draws, noise.draw(fitted, 4000, 3))
+    assert (draws != noise.draw(fitted, 4000, 4)).any()
+    leads, time = correlations(draws)
+    np.testing.assert_allclose(leads, BY_LEAD, atol=0.05)
+    np.testing.assert_allclose(time, BY_TIME, atol=0.05)
+    # Each recording has a level of its own, and the whole is t distributed at each sample.
+    scaled = (draws / SD)[:, 1, 7]
+    assert stats.kstest(scaled, stats.t(4).cdf).pvalue > 0.01
+    again = noise.fit(draws, np.full(SD.shape, 1e-3))
+    np.testing.assert_allclose(np.exp(again.log_sd) / SD, 1, atol=0.06)
+
+
+@pytest.fixture(scope="module")
+def model():
+    """Its noise is louder in the first leads and at the end of the beat."""
+    ecg = ECG.copy()
+    rng = np.random.default_rng(5)
+    louder = np.zeros((8, SHAPE[1]))
+    louder[:2], louder[:, 40:] = 0.05, 0.1
+    eight = rng.normal(size=(len(ecg), 8, SHAPE[1])) * louder
+    ecg = ecg + expansion_matrix(VAE(SHAPE, *LAYERS, Z, 0).leads) @ eight
+    vae = VAE(SHAPE, *LAYERS, Z, 5, schema=SCHEMA, noise="per_sample", time_warp=5)
+    vae.adapt(ecg, TABLE).fit_noise(ecg, TABLE)
+    rng = np.random.default_rng(1)
+    for weight in vae.trainable_variables:
+        weight.assign_add(rng.normal(0, 0.01, weight.shape))
+    vae.fit_noise(ecg, TABLE)
+    vae.test_ecg = ecg
+    return vae
+
+
+def test_the_noise_of_a_model_is_large_where_its_ecgs_are_hard_to_tell(model):
+    sd = model.noise_sd_uv
+    assert sd.shape == (8, SHAPE[1])
+    assert sd[:, 45:].mean() > 1.5 * sd[2:, 5:35].mean()
+    assert sd[:2, 5:35].mean() > 1.15 * sd[2:, 5:35].mean()
+    assert model.noise_uv == pytest.approx(np.sqrt((sd.astype(float) ** 2).mean()))
+    # Calibrated: in these units what is left has a size of 1 at each sample, t distributed.
+    rest = (model.test_ecg - model.reconstruct(model.test_ecg, TABLE, seed=0))[:, INDEPENDENT]
+    size = np.square(1000 * rest / sd).mean(axis=(1, 2))
+    assert np.median(size) == pytest.approx(1, abs=0.3)
+
+
+def test_the_objective_is_that_of_the_fitted_noise(model):
+    mean, log_var = model.encode(model.test_ecg, TABLE)
+    decoded = model.decode(mean, TABLE)[:, INDEPENDENT]
+    rest = 1000 * (model.test_ecg[:, INDEPENDENT] - decoded).astype(np.float64)
+    sd = model.noise_sd_uv.astype(np.float64).ravel()
+    likelihood = stats.multivariate_t.logpdf(
+        rest.reshape(len(rest), -1), shape=np.diag(sd**2), df=4
+    )
+    model.compile(run_eagerly=True)
+    found = model.evaluate([model.test_ecg, ENCODED], batch_size=150, verbose=0, return_dict=True)
+    # The loss is that of amplitudes in units of `scale` and `profile`, of geometric mean 1.
+    unit = rest[0].size * np.log(1000 * float(model.scale))
+    assert found["reconstruction"] == pytest.approx(-(likelihood + unit).mean(), rel=1e-4)
+
+    z = mean + np.exp(0.5 * log_var) * np.random.default_rng(0).standard_normal(mean.shape)
+    rest = 1000 * (model.test_ecg - model.decode(z, TABLE))[:, INDEPENDENT].astype(np.float64)
+    flat = rest.reshape(len(rest), -1)
+    expected = stats.multivariate_t.logpdf(flat, shape=np.diag(sd**2), df=4) + unit
+    expected -= 0.5 * (np.exp(log_var) + mean**2 - 1 - log_var).sum(axis=1)
+    np.testing.assert_allclose(model.bound(model.test_ecg, TABLE), expected, rtol=2e-3, atol=0.5)
+
+
+def test_the_bound_is_the_same_in_microvolts_and_nan_without_likelihood():
+    one, other = (VAE(SHAPE, *LAYERS, Z, 5, schema=SCHEMA, noise="per_sample") for _ in range(2))
+    one.adapt(ECG, TABLE).fit_noise(ECG, TABLE)
+    for ours, theirs in zip(one.variables, other.variables, strict=True):
+        theirs.assign(ours)
+    other.mean_beat.assign(1000 * one.mean_beat)
+    other.scale.assign(1000 * one.scale)
+    np.testing.assert_allclose(other.bound(1000 * ECG, TABLE), one.bound(ECG, TABLE), rtol=1e-3)
+    assert np.isnan(VAE(SHAPE, *LAYERS, Z, 0, noise="mse").bound(ECG[:3])).all()
+
+
+def test_noise_of_each_sample_is_likelier_on_other_subjects():
+    """Judged by ECGs that neither was fitted to, of a cohort whose noise is uneven."""
+    rng = np.random.default_rng(2)
+    uneven = np.where(np.arange(SHAPE[1]) < 30, 0.02, 0.2)
+    expansion = expansion_matrix(VAE(SHAPE, *LAYERS, Z, 0).leads)
+    ecg = ECG + expansion @ (rng.normal(size=(len(ECG), 8, SHAPE[1])) * uneven)
+    bounds = {}
+    for kind in ("per_sample", "per_recording"):
+        vae = VAE(SHAPE, *LAYERS, Z, 5, schema=SCHEMA, noise=kind)
+        vae.adapt(ecg[:100], TABLE[:100]).fit_noise(ecg[:100], TABLE[:100])
+        bounds[kind] = vae.bound(ecg[100:], TABLE[100:]).mean()
+    assert bounds["per_sample"] > bounds["per_recording"] + 50
+
+
+def test_generated_noise_is_that_of_recordings(model):
+    conditions = {"age": 60, "sex": "male", "bmi": 27}
+    plain = model.generate(2000, seed=4, **conditions)
+    noisy = model.generate(2000, seed=4, noise=True, **conditions)
+    added = (noisy - plain).astype(np.float64)
+    assert noisy.dtype == np.float32
+    # Einthoven and Goldberger hold for what a machine would record, too.
+    expected = np.einsum("li,nit->nlt", expansion_matrix(model.leads), added[:, INDEPENDENT])
+    np.testing.assert_allclose(added, expected, atol=1e-5)
+    leads, time = correlations(added[:, INDEPENDENT])
+    fitted = [np.asarray(part) for part in (model.noise_leads, model.noise_time)]
+    np.testing.assert_allclose(leads, fitted[0] @ fitted[0].T, atol=0.05)
+    np.testing.assert_allclose(time, fitted[1] @ fitted[1].T, atol=0.06)
+    q = np.quantile(np.abs(1000 * added[:, INDEPENDENT]), 0.5, axis=0)
+    np.testing.assert_allclose(q / stats.t(4).ppf(0.75), model.noise_sd_uv, rtol=0.2)
+
+
+def test_noise_that_a_model_does_not_have_is_refused():
+    with pytest.raises(ModelError, match='noise="per_sample"'):
+        VAE(SHAPE, *LAYERS, Z, 0, noise="learned").generate(2, noise=True)
+
+
+def test_everything_is_saved(tmp_path):
+    model = VAE(SHAPE, *LAYERS, Z, 5, schema=SCHEMA, noise="per_sample", time_warp=5)
+    model.adapt(ECG, TABLE).fit_noise(ECG, TABLE)
+    for name in ("model", "model.keras"):
+        model.save(tmp_path / name)
+        again = (
+            VAE.load(tmp_path / name)
+            if name == "model"
+            else keras.saving.load_model(tmp_path / name)
+        )
+        np.testing.assert_array_equal(again.noise_sd_uv, model.noise_sd_uv)
+        np.testing.assert_array_equal(
+            again.generate(3, seed=1, noise=True, age=40), model.generate(3, 1, noise=True, age=40)
+        )
+        np.testing.assert_array_equal(again.reconstruct(ECG, TABLE), model.reconstruct(ECG, TABLE))
+
+
+@pytest.mark.parametrize("hidden", [(), (6,)])
+def test_the_latent_is_standardised_under_a_warp(hidden):
+    vae = VAE(
+        SHAPE, *LAYERS, Z, 5, schema=SCHEMA, noise="per_sample", time_warp=4, hidden=hidden
+    ).adapt(ECG, TABLE)
+    rng = np.random.default_rng(3)
+    for weight in vae.trainable_variables:
+        weight.assign_add(rng.normal(0, 0.05, weight.shape))
+    before = vae.reconstruct(ECG, TABLE)
+    vae.standardise_latent(ECG, TABLE)
+    np.testing.assert_allclose(vae.reconstruct(ECG, TABLE), before, atol=2e-4)
+    mean, log_var = vae.encode(ECG, TABLE)
+    np.testing.assert_allclose(mean.mean(axis=0), 0, atol=1e-3)
+    np.testing.assert_allclose(mean.var(axis=0) + np.exp(log_var).mean(axis=0), 1, atol=1e-2)
