@@ -58,14 +58,30 @@ def evaluate(
     Returns:
         Sections of plain numbers, and figures by name.
     """
+    posterior = model.encode(split.test.ecg, split.test.subjects)
+    metrics = measured(model, split, settings, posterior)
+    reconstruction = Reconstruction(model, posterior[0], split.test.subjects)
+    drawn = draw(model, split, metrics, reconstruction, posterior, settings, history)
+    if "survival" in metrics:
+        drawn |= draw_risk(model, _followed(split), metrics["survival"])
+    return metrics, drawn
+
+
+def measured(
+    model: VAE,
+    split: Split,
+    settings: EvaluationConfig,
+    posterior: tuple[np.ndarray, np.ndarray],
+) -> dict[str, dict]:
+    """The numbers of `evaluate`; `posterior` is mean and log variance (N, Z) of the test split."""
     test, patients = split.test, split.test.subjects["patient_id"].to_numpy()
-    mean, log_var = model.encode(test.ecg, test.subjects)
-    reconstruction = Reconstruction(model, mean, test.subjects)
+    mean, log_var = posterior
     targets, names = probe_targets(model.schema, test.subjects)
+    bound = model.bound(test.ecg, test.subjects)
     metrics = {
         "reconstruction": reconstruction_metrics(
             test.ecg,
-            reconstruction,
+            Reconstruction(model, mean, test.subjects),
             _some(split.train, PCA_RECORDINGS).ecg,
             patients,
             model.latent_space_dim,
@@ -82,18 +98,13 @@ def evaluate(
             settings.seed,
             patients=patients,
             draws=settings.bootstrap,
-        ),
+        )
+        | noise_metrics(model, bound, patients, settings),
         **_generator_metrics(model, split, mean, settings),
     }
-    metrics["latent"] |= noise_metrics(
-        model, model.bound(test.ecg, test.subjects), patients, settings
-    )
     task = getattr(model, "task", None)
-    kind = kind_of(task)
-    if kind == "survival":
-        followed = Split(
-            _some(split.train, COX_RECORDINGS), split.validation, _some(test, SURVIVAL_RECORDINGS)
-        )
+    if kind_of(task) == "survival":
+        followed = _followed(split)
         metrics["survival"] = survival_metrics(
             _survival(model, followed.train),
             _survival(model, followed.test),
@@ -101,7 +112,7 @@ def evaluate(
             draws=settings.bootstrap,
             seed=settings.seed,
         )
-    elif kind != "none":
+    elif kind_of(task) != "none":
         metrics["prediction"] = prediction_metrics(
             task,
             model.predict_head(test.ecg, test.subjects),
@@ -110,10 +121,13 @@ def evaluate(
             settings.seed,
             settings.bootstrap,
         )
-    drawn = draw(model, split, metrics, reconstruction, (mean, log_var), settings, history)
-    if kind == "survival":
-        drawn |= draw_risk(model, followed, metrics["survival"])
-    return metrics, drawn
+    return metrics
+
+
+def _followed(split: Split) -> Split:
+    """What risk is judged on."""
+    train, test = _some(split.train, COX_RECORDINGS), _some(split.test, SURVIVAL_RECORDINGS)
+    return Split(train, split.validation, test)
 
 
 def noise_metrics(
