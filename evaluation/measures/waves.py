@@ -28,12 +28,14 @@ from scipy import ndimage
 # Smoothing before differentiating, SD of a Gaussian in ms: below the width of the wave, and enough
 # to take the noise of a median beat (5 to 15 uV) well below its velocity.
 QRS_SMOOTHING, P_SMOOTHING = 3.0, 12.0
-T_SMOOTHING = 8.0  # for amplitudes; the ends are sought with that of P
+T_SMOOTHING = 8.0
+T_SLOPE = 32.0  # ms over which the slope of T is taken, which smoothes it as much as P
+T_FINE = 8.0  # the same where QRS and T are told apart
 
 # Shares of the largest velocity of QRS. Above BUSY is inside the wave, which bridges its turning
 # points (the top of an R' in bundle branch block). From there outwards the wave is over where the
 # velocity stays below REST of the way from the quietest level nearby to the top.
-QRS_BUSY, QRS_REST = 0.12, 0.03
+QRS_BUSY, QRS_REST = 0.12, 0.028
 REST_RUN = 10.0  # ms of rest that end a wave
 QUIET_RUN = 16.0  # ms over which the quiet level is averaged
 QRS_REACH = (60.0, 110.0)  # ms around the largest velocity in which QRS is busy: not P, not T
@@ -44,15 +46,15 @@ SPIKE_BACK, SPIKE_HEIGHT = 0.3, 0.1  # what is left then, of the spike; and the 
 # Shares of the steepest slope of a lead at which P begins and ends, and T ends. People end P where
 # it meets the PR segment, though the atria repolarise beneath it, and a Gaussian T wave 2.3 SD
 # after its peak, where the tangent of Lepeschkin and Surawicz ends it after 2.
-P_ONSET, P_END, T_END = 0.35, 0.52, 0.35
+P_ONSET, P_END, T_END = 0.35, 0.42, 0.35
+P_SMEAR = 7.0  # ms by which smoothing carries the end of P outwards, into a PR segment not quite flat
 LEAD = 0.2  # of the slope of the steepest lead; a lead with less does not show the wave
 P_BUSY = 0.35  # share of the largest velocity that is inside P for certain
 P_EARLIEST, P_LATEST = 260.0, 20.0  # ms before the QRS onset between which P is busy
-P_REACH = 40.0  # ms beyond the busy part within which P begins and ends in each lead
-PAUSE = 40.0  # ms without a busy one; what comes before is another wave
+PAUSE = 30.0  # ms without a busy one part P from the wave before; its ends lie as near to the busy
 P_DURATIONS = (50.0, 160.0)  # ms; outside, it is part of a P wave cut off, or P and the T before it
 P_VELOCITY = 1.6  # uV/ms, spatial; 99 in 100 PTB-XL beats in sinus rhythm have 2.1, fibrillation 1.5
-P_UNREST = 0.2  # quiet level over top, mean of both sides; in sinus rhythm 0.08, fibrillation 0.23
+P_UNREST = 0.22  # quiet level over top, mean of both sides; in sinus rhythm 0.08, fibrillation 0.23
 T_FROM, T_PEAK_UNTIL = 60.0, 350.0  # ms after QRS; a peak later than that is the next P wave
 T_DURATION = 200.0  # ms before its end at most, so that a high ST segment is not taken for T
 T_HEIGHT = 50.0  # uV along its largest direction; flatter is no T wave to find an end of
@@ -84,6 +86,8 @@ def find_qrs(leads: np.ndarray, ms: float, qrs_sample: int) -> tuple[np.ndarray,
 
 def find_p(leads: np.ndarray, qrs_onset: np.ndarray, ms: float) -> tuple[np.ndarray, np.ndarray]:
     """Onset and offset of the P wave, (B,) samples each; leads (B, 8, T), baseline 0."""
+    looked_at = np.nanmax(qrs_onset, initial=1) + 3 * P_SMOOTHING * ms
+    leads = leads[:, :, : int(looked_at)]
     n_samples = leads.shape[2]
     # What begins with the QRS is cut off, or smoothing would spread it into the PR segment.
     before_qrs = np.arange(n_samples) < (qrs_onset - BASELINE[1] * ms)[:, None]
@@ -91,15 +95,17 @@ def find_p(leads: np.ndarray, qrs_onset: np.ndarray, ms: float) -> tuple[np.ndar
     velocity = _velocity(slopes)
     window = within(qrs_onset - P_EARLIEST * ms, qrs_onset - P_LATEST * ms, n_samples)
     # P is the last wave in the window; before a pause there may be the T wave of the beat before.
-    top = np.where(window, velocity, 0).max(axis=1, keepdims=True)
-    backwards = (window & (velocity >= P_BUSY * top))[:, ::-1]
-    pause = np.logical_or.accumulate(backwards, axis=1) & _runs(~backwards, round(PAUSE * ms))
+    backwards = np.where(window, velocity, 0)[:, ::-1]
+    highest = np.maximum.accumulate(backwards, axis=1)
+    pause = _runs(backwards < P_BUSY * highest, round(PAUSE * ms))
+    pause &= highest * ms > P_VELOCITY / 1000
     window &= ~np.logical_or.accumulate(pause, axis=1)[:, ::-1]
     top, first, last = _busy(velocity, window, P_BUSY)
 
     latest = qrs_onset - 10 * ms
-    wave = within(first - P_REACH * ms, np.minimum(last + P_REACH * ms, latest), n_samples)
+    wave = within(first - PAUSE * ms, np.minimum(last + PAUSE * ms, latest), n_samples)
     onset, offset = _ends_in_leads(slopes, wave, P_ONSET, P_END)
+    offset = offset - P_SMEAR * ms
     before = within(first - REST_REACH * ms, first, n_samples)
     after = within(last, np.minimum(last + REST_REACH * ms, latest), n_samples)
     unrest = (_quiet(velocity, before, ms) + _quiet(velocity, after, ms)) / 2
@@ -113,8 +119,10 @@ def find_t_end(leads: np.ndarray, qrs_offset: np.ndarray, ms: float) -> np.ndarr
     """End of the T wave, (B,) samples; leads (B, 8, T), smoothed by `T_SMOOTHING`, baseline 0."""
     n_samples = leads.shape[2]
     rows, time = np.arange(len(leads)), np.arange(n_samples)
-    slopes = _slopes(leads, np.sqrt(P_SMOOTHING**2 - T_SMOOTHING**2) * ms)
-    this_beat = time < _next_qrs(_velocity(slopes), qrs_offset, ms)[:, None]
+    reach = round(T_SLOPE / 2 * ms)
+    slopes = _differences(leads, reach)
+    fast = _velocity(_differences(leads, max(round(T_FINE / 2 * ms), 1)))
+    this_beat = time < _next_qrs(fast, qrs_offset, ms)[:, None]
     window = within(qrs_offset + T_FROM * ms, qrs_offset + T_PEAK_UNTIL * ms, n_samples) & this_beat
     wave = leads * window[:, None]
     direction = np.linalg.eigh(wave @ wave.transpose(0, 2, 1)).eigenvectors[:, :, -1:]  # (B, 8, 1)
@@ -129,7 +137,7 @@ def find_t_end(leads: np.ndarray, qrs_offset: np.ndarray, ms: float) -> np.ndarr
     last = n_samples - 1 - high[:, ::-1].argmax(axis=1)
     falling = within(last - T_RETURN[0] * ms, last + T_RETURN[1] * ms, n_samples) & this_beat
     _, end = _ends_in_leads(slopes, falling, 1.0, T_END)
-    seen = high.any(axis=1) & (end > last) & (end < n_samples - 2)
+    seen = high.any(axis=1) & (end > last) & (end < n_samples - 1 - reach)
     return _where((height > T_HEIGHT / 1000) & seen, end)[0]
 
 
@@ -252,6 +260,13 @@ def smoothed(signal: np.ndarray, sd: float, order: int = 0) -> np.ndarray:
 def _slopes(leads: np.ndarray, sd: float) -> np.ndarray:
     """Derivative of (B, 8, T) leads, mV per sample."""
     return smoothed(leads, sd, order=1)
+
+
+def _differences(leads: np.ndarray, reach: int) -> np.ndarray:
+    """The same over so many samples on either side; 0 where that is beyond the window."""
+    slopes = np.zeros_like(leads)
+    slopes[:, :, reach:-reach] = (leads[:, :, 2 * reach :] - leads[:, :, : -2 * reach]) / (2 * reach)
+    return slopes
 
 
 def _velocity(slopes: np.ndarray) -> np.ndarray:
