@@ -1,25 +1,25 @@
-"""How well `evaluation.measures.waves` agrees with people: LUDB's marks by hand, and residual noise.
+"""How well `evaluation.measures.waves` agrees with people, and what residual noise does to it.
 
     python -m benchmarks.delineation /data/ludb
     python -m benchmarks.delineation /data/ludb --ptbxl /data/ptb-xl
 
 LUDB (Kalyakulina et al. 2020, doi 10.1109/ACCESS.2020.3029211) has the bounds of P, QRS and T
-marked by cardiologists in each lead of 200 strips of 10 s. The median beat of each strip is made and
-measured as everywhere in this project. The marks go to it: it is found again in the strip, times
-count from where it lies, and the median over its beats is taken in each of the 8 independent leads.
-From these come two references, "lead median" (the median over leads) and "global" (the earliest
-onset and the latest end of any lead).
+marked by cardiologists in each lead of 200 strips of 10 s. The median beat of each strip is made
+and measured as everywhere in this project. The marks go to it: the beat is found again in the
+strip, times count from where it lies, and the median over its beats is taken in each of the 8
+independent leads. From these come two references, "lead median" (the median over leads) and
+"global" (the earliest onset and the latest end of any lead).
 
 LUDB scales each lead to a span of 1 mV. The samples as stored, read as microvolts, fulfil
 Einthoven's equation exactly and have usual voltages, so these are taken.
 
 If neurokit2 is installed, its delineators are given the same beats: each lead of the beat is
-repeated ten times at the record's heart rate, the median is taken over the repeats and then over the
-8 leads, and there is a P wave if half of the leads have one.
+repeated ten times at the record's heart rate, the median is taken over the repeats and then over
+the 8 leads, and there is a P wave if half of the leads have one.
 
 With --ptbxl: how much the features change if the residual noise of a median beat goes away (each
-beat of the folds 1 to 8 beside its projection on principal components, lead by lead), and how much if it comes to
-simulated beats without any.
+beat of the folds 1 to 8 beside its projection on principal components, lead by lead), and how much
+if noise comes to these, or to simulated beats.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ import tyro
 import wfdb
 
 from data.beats import Beat, BeatError, median_beat
-from data.cohort import INDEPENDENT_LEADS, LEADS, QRS_SAMPLE, derive_leads, independent_leads
+from data.cohort import INDEPENDENT_LEADS, QRS_SAMPLE, derive_leads, independent_leads
 from data.strips import Strip, clean
 from data.synthetic import simulate
 from evaluation.measures.features import measure
@@ -172,7 +172,9 @@ def references(marked: list[Marked]) -> dict[str, pd.DataFrame]:
 
 
 def with_intervals(bounds: pd.DataFrame) -> pd.DataFrame:
-    return bounds.assign(**{n: bounds[end] - bounds[start] for n, (start, end) in INTERVALS.items()})
+    return bounds.assign(
+        **{n: bounds[end] - bounds[start] for n, (start, end) in INTERVALS.items()}
+    )
 
 
 # ------------------------------------------------------------------------------------- delineators
@@ -300,12 +302,10 @@ def noise_table(noisy: np.ndarray, smooth: np.ndarray) -> str:
     return "\n".join(lines)
 
 
-def simulated_pair(subjects: int = 1000, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Simulated beats with `NOISE` and without: the simulator's own noise is smoothed away first."""
-    smooth = without_noise(simulate(subjects, seed).ecg)
-    rng = np.random.default_rng(seed)
-    white = rng.standard_normal((subjects, len(INDEPENDENT_LEADS), smooth.shape[2]))
-    return smooth + derive_leads(NOISE / 1000 * white).astype(np.float32), smooth
+def with_noise(ecg: np.ndarray, seed: int = 0) -> np.ndarray:
+    """(N, 12, 400): with white noise of `NOISE` uV in each of the 8 independent leads."""
+    white = np.random.default_rng(seed).standard_normal((len(ecg), 8, ecg.shape[2]))
+    return ecg + derive_leads(NOISE / 1000 * white).astype(np.float32)
 
 
 def report_noise(ptbxl: Path, cache: Path) -> None:
@@ -313,10 +313,18 @@ def report_noise(ptbxl: Path, cache: Path) -> None:
 
     cohort = load_ptbxl(ptbxl, cache=cache)
     ecg = np.array(cohort.ecg[np.flatnonzero(cohort.subjects["fold"] <= 8)])
-    print(f"\n{len(ecg)} beats of PTB-XL, and their projection on {COMPONENTS} components\n")
-    print(noise_table(ecg, without_noise(ecg)))
-    print(f"\nSimulated beats with white noise of {NOISE:g} uV, and without\n")
-    print(noise_table(*simulated_pair()))
+    smooth = without_noise(ecg)
+    residual = 1000 * np.sqrt(np.mean((ecg - smooth) ** 2))
+    print(
+        f"\n{len(ecg)} beats of PTB-XL, and projected on {COMPONENTS} components per lead, ", end=""
+    )
+    print(f"which takes {residual:.1f} uV away\n")
+    print(noise_table(ecg, smooth))
+    print(f"\nThe projected beats with white noise of {NOISE:g} uV, and without\n")
+    print(noise_table(with_noise(smooth), smooth))
+    simulated = without_noise(simulate(1000).ecg)
+    print(f"\nSimulated beats, projected likewise, with white noise of {NOISE:g} uV, and without\n")
+    print(noise_table(with_noise(simulated), simulated))
 
 
 def main(
