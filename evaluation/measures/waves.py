@@ -29,13 +29,14 @@ from scipy import ndimage
 # to take the noise of a median beat (5 to 15 uV) well below its velocity.
 QRS_SMOOTHING, P_SMOOTHING = 3.0, 12.0
 T_SMOOTHING = 8.0
-T_SLOPE = 32.0  # ms over which the slope of T is taken, which smoothes it as much as P
+T_SLOPE = 48.0  # ms over which the slope of T is taken, which smoothes it somewhat more than P
 T_FINE = 8.0  # the same where QRS and T are told apart
 
 # Shares of the largest velocity of QRS. Above BUSY is inside the wave, which bridges its turning
 # points (the top of an R' in bundle branch block). From there outwards the wave is over where the
-# velocity stays below REST of the top, beside the quietest level nearby.
-QRS_BUSY, QRS_REST = 0.12, (0.03, 0.04)  # REST before and after
+# velocity stays below REST of the top and what noise adds to that.
+QRS_BUSY, QRS_REST = 0.12, (0.025, 0.035)  # REST before and after
+NOISE = 1.5  # of the quietest level, is as fast as mere noise gets
 REST_RUN = 10.0  # ms of rest that end a wave
 QUIET_RUN = 16.0  # ms over which the quiet level is averaged
 QRS_REACH = (60.0, 110.0)  # ms around the largest velocity in which QRS is busy: not P, not T
@@ -47,15 +48,15 @@ SPIKE_BACK, SPIKE_HEIGHT = 0.3, 0.1  # what is left then, of the spike; and the 
 # it meets the PR segment, though the atria repolarise beneath it, and a Gaussian T wave 2.25 SD
 # after its peak, where the tangent of Lepeschkin and Surawicz (Circulation 1952;6:378-388) ends it
 # after 2.
-P_ONSET, P_END, T_END = 0.35, 0.42, 0.35
+P_ONSET, P_END, T_END = 0.35, 0.42, 0.39
 P_SMEAR = 7.0  # ms by which smoothing carries the end of P into the PR segment
 LEAD = 0.2  # of the slope of the steepest lead; a lead with less does not show the wave
 P_BUSY = 0.35  # share of the largest velocity that is inside P for certain
 P_EARLIEST, P_LATEST = 260.0, 20.0  # ms before the QRS onset between which P is busy
 PAUSE = 30.0  # ms without a busy one part P from the wave before; its ends lie as near to the busy
-P_DURATIONS = (50.0, 160.0)  # ms; outside, it is part of a P wave cut off, or P and the T before it
+P_DURATIONS = (60.0, 160.0)  # ms; outside, it is part of a P wave cut off, or P and the T before it
 P_VELOCITY = 1.6  # uV/ms, spatial; in sinus rhythm 99 in 100 have 2.1, in fibrillation half 1.5
-P_UNREST = 0.23  # quiet level over top, mean of both sides; in sinus rhythm 0.08, fibrillation 0.23
+P_UNREST = 0.25  # quiet level over top, mean of both sides; in sinus rhythm 0.08, fibrillation 0.23
 T_FROM, T_PEAK_UNTIL = 60.0, 350.0  # ms after QRS; a peak later than that is the next P wave
 T_DURATION = 200.0  # ms before its end at most, so that a high ST segment is not taken for T
 T_HEIGHT = 50.0  # uV along its largest direction; flatter is no T wave to find an end of
@@ -76,9 +77,9 @@ def find_qrs(leads: np.ndarray, ms: float, qrs_sample: int) -> tuple[np.ndarray,
     before = within(first - REST_REACH * ms, first, n_samples)
     after = within(last, last + REST_REACH * ms, n_samples)
     run = round(REST_RUN * ms)
-    # Noise adds to velocity as squares do: it moves neither end.
+    # Noise adds to velocity by squares: it moves neither end.
     levels = [
-        np.hypot(rest * top, _quiet(velocity, side, ms))
+        np.hypot(rest * top, NOISE * _quiet(velocity, side, ms))
         for rest, side in zip(QRS_REST, (before, after), strict=True)
     ]
     onset = n_samples - 1 - _first_rest(velocity[:, ::-1], before[:, ::-1], levels[0], run)
