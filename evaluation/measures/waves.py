@@ -8,12 +8,12 @@ wave is longer, by as much as leads and noise differ.
 
     * QRS moves far faster than what is around it. It is sought in the spatial velocity, the length
       of the derivative of the 8 leads, outwards from the largest, to where that has come down to
-      the quietest level nearby plus a small share of the top, and stays there. The spike of a
-      pacemaker is no part of it.
+      a small share of the top, beside the noise nearby, and stays there. The spike of a pacemaker
+      is no part of it.
     * P and T are slow and small. Each lead that shows the wave has its own ends, the outermost
       points where the smoothed lead is as steep as a share of its steepest; the wave has the median
-      of them. Neither the level of the noise nor the size of the wave comes into that: a real
-      median beat and a generated one, which has no noise, are measured alike.
+      of them. Neither the level of the noise nor the size of the wave comes into that, so that a
+      real median beat and a generated one, which has no noise, are measured alike.
 
 What cannot be found is NaN.
 
