@@ -55,7 +55,6 @@ REACH = {"p": (-300, -40), "qrs": (-100, 100), "t": (60, 600)}  # ms of the peak
 HALF = 30  # samples on either side of the QRS centre by which a beat is recognised
 ALIKE = 0.9  # correlation over these, or it is another beat
 RHYTHMS = ("sinus", "AF", "other")
-COMPONENTS = 50  # of each lead, that keep the waves and leave most of the noise
 NOISE = 10.0  # uV, added to simulated beats
 
 
@@ -277,7 +276,7 @@ def p_table(rows: dict[str, pd.DataFrame], marked: list[Marked]) -> str:
 # ------------------------------------------------------------------------------------------- noise
 
 
-def without_noise(ecg: np.ndarray, components: int = COMPONENTS) -> np.ndarray:
+def without_noise(ecg: np.ndarray, components: int) -> np.ndarray:
     """(N, 12, 400): each lead of the beats as its own principal components have it."""
     leads = independent_leads(ecg).swapaxes(0, 1).astype(np.float64)  # (8, N, 400)
     mean = leads.mean(axis=1, keepdims=True)
@@ -308,27 +307,30 @@ def with_noise(ecg: np.ndarray, seed: int = 0) -> np.ndarray:
     return ecg + derive_leads(NOISE / 1000 * white).astype(np.float32)
 
 
-def report_noise(ptbxl: Path, cache: Path) -> None:
+def report_noise(ptbxl: Path, cache: Path, components: int) -> None:
     from data.readers.ptbxl import load_ptbxl
 
     cohort = load_ptbxl(ptbxl, cache=cache)
     ecg = np.array(cohort.ecg[np.flatnonzero(cohort.subjects["fold"] <= 8)])
-    smooth = without_noise(ecg)
+    smooth = without_noise(ecg, components)
     residual = 1000 * np.sqrt(np.mean((ecg - smooth) ** 2))
     print(
-        f"\n{len(ecg)} beats of PTB-XL, and projected on {COMPONENTS} components per lead, ", end=""
+        f"\n{len(ecg)} beats of PTB-XL, and projected on {components} components per lead, ", end=""
     )
     print(f"which takes {residual:.1f} uV away\n")
     print(noise_table(ecg, smooth))
     print(f"\nThe projected beats with white noise of {NOISE:g} uV, and without\n")
     print(noise_table(with_noise(smooth), smooth))
-    simulated = without_noise(simulate(1000).ecg)
+    simulated = without_noise(simulate(1000).ecg, components)
     print(f"\nSimulated beats, projected likewise, with white noise of {NOISE:g} uV, and without\n")
     print(noise_table(with_noise(simulated), simulated))
 
 
 def main(
-    ludb: tyro.conf.Positional[Path], ptbxl: Path | None = None, cache: Path = Path("cache")
+    ludb: tyro.conf.Positional[Path],
+    ptbxl: Path | None = None,
+    cache: Path = Path("cache"),
+    components: int = 50,
 ) -> None:
     """Measures and prints.
 
@@ -336,6 +338,7 @@ def main(
         ludb: folder of LUDB, with ludb.csv and data/.
         ptbxl: folder of PTB-XL.
         cache: where its median beats are kept.
+        components: of each lead, that keep the waves and leave most of the noise.
     """
     marked = read_ludb(ludb)
     rows = {"this": by_this_project(marked)}
@@ -349,7 +352,7 @@ def main(
     print()
     print(p_table(rows, marked))
     if ptbxl:
-        report_noise(ptbxl, cache)
+        report_noise(ptbxl, cache, components)
 
 
 if __name__ == "__main__":
