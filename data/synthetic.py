@@ -8,7 +8,8 @@ Conventions, which the truth follows and a reader of the tracing would find with
     * P runs from 2.1 SD before the centre of its first lobe to 2.1 SD after that of its last one;
       QRS likewise with 2.4 SD. The QRS centre, at `QRS_SAMPLE`, is midway between its two ends.
     * T is Gaussian on either side of its peak, with different widths. It ends 2 SD after the peak:
-      there the tangent at the steepest descent meets the baseline.
+      there the tangent at the steepest descent meets the baseline. People see its end 10 ms later
+      (docs/delineation.md).
     * QTc is Fridericia's, QT / cube root of RR.
     * Amplitudes, axes and the QRS-T angle are measured on the noiseless beat: amplitudes from the
       middle of the PR segment, axes from areas (I and aVF), the angle between the areas of the

@@ -1,7 +1,7 @@
 """Clinical features of median beats: intervals, axes and amplitudes, for a whole cohort at once.
 
-`waves.py` finds where the waves begin and end. The baseline is the end of the PR segment. What
-cannot be found is NaN.
+`waves.py` finds where the waves begin and end, as people mark them. The baseline is the end of the
+PR segment. What cannot be found is NaN.
 
 Dims: B beats of a chunk, N beats, L leads, T samples.
 """
@@ -48,11 +48,11 @@ class Feature(NamedTuple):
 
 
 FEATURES = {
-    "p_onset": Feature("ms", "begin of the P wave in any lead, from the QRS fiducial"),
-    "p_offset": Feature("ms", "end of the P wave in all leads, from the QRS fiducial"),
-    "qrs_onset": Feature("ms", "begin of the QRS complex in any lead, from the QRS fiducial"),
-    "qrs_offset": Feature("ms", "end of the QRS complex in all leads, from the QRS fiducial"),
-    "t_offset": Feature("ms", "end of the T wave by the tangent method, from the QRS fiducial"),
+    "p_onset": Feature("ms", "begin of the P wave, median of the leads, from the QRS fiducial"),
+    "p_offset": Feature("ms", "end of the P wave, median of the leads, from the QRS fiducial"),
+    "qrs_onset": Feature("ms", "begin of the QRS complex in all leads together, from the fiducial"),
+    "qrs_offset": Feature("ms", "end of the QRS complex in all leads together, from the fiducial"),
+    "t_offset": Feature("ms", "end of the T wave, median of the leads, from the QRS fiducial"),
     "p_duration": Feature("ms", "P onset to P offset"),
     "pr_interval": Feature("ms", "P onset to QRS onset"),
     "qrs_duration": Feature("ms", "QRS onset to QRS offset"),

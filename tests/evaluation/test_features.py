@@ -10,9 +10,12 @@ from evaluation.measures import features
 from evaluation.measures.features import FEATURES, KORS, measure
 from tests.places import SHARED
 
-PTBXL = SHARED / "ptbxl"
+PTBXL, LUDB = SHARED / "ptbxl", SHARED / "ludb"
 MS = (np.arange(400) - QRS_SAMPLE) * 2.0
 INTERVALS = ["p_duration", "pr_interval", "qrs_duration", "qt_interval"]
+# The simulator ends T where the tangent does, 2 SD after its peak, people a quarter SD later; that
+# SD is 40 ms on average.
+BEYOND_TANGENT = 0.25 * 40
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +61,9 @@ def ordinary_beat(p=1.0, qrs=1.0, t=1.0, t_centre=240.0, **options):
 
 def test_intervals_follow_the_simulated_truth_within_5_ms_sd(table):
     assert table.loc[INTERVALS, "sd"].max() < 5
-    assert table.loc[INTERVALS, "bias"].abs().max() < 8
+    bias = table.loc[INTERVALS, "bias"]
+    bias["qt_interval"] -= BEYOND_TANGENT
+    assert bias.abs().max() < 8
     assert table.loc[INTERVALS, "r"].min() > 0.95
 
 
@@ -86,10 +91,10 @@ def test_nothing_fails_on_simulated_beats(measured):
     assert measured.notna().all(axis=None)
 
 
-def test_the_t_wave_of_a_gaussian_ends_two_sd_after_its_peak():
+def test_the_t_wave_of_a_gaussian_ends_a_quarter_sd_beyond_the_tangent():
     for centre in (200, 240, 280):
         found = measure(ordinary_beat(t_centre=centre))["t_offset"][0]
-        assert found == pytest.approx(centre + 2 * 40, abs=4)
+        assert found == pytest.approx(centre + 2.25 * 40, abs=4)
 
 
 def test_an_inverted_t_wave_ends_where_the_upright_one_does():
@@ -265,6 +270,84 @@ def test_eight_leads_beside_einthovens_equations_decide_on_the_times(cohort):
 def test_bad_input_is_named(ecg, options, message):
     with pytest.raises(ValueError, match=message):
         measure(ecg, **options)
+
+
+@pytest.mark.parametrize("p_sd", [14, 20, 26])
+def test_noise_changes_neither_the_durations_nor_whether_there_is_a_p_wave(p_sd):
+    heights = np.array([0.6, 0.9, -0.4, 0.3, 0.8, 1.2, 1.1, 0.8])
+    clean = beat(
+        wave(-150, p_sd, 0.15 * heights), wave(0, 11, heights), wave(240, 40, 0.3 * heights)
+    )
+    noise = np.random.default_rng(0).standard_normal((100, 8, 400))
+    noisy = measure(clean + derive_leads(0.01 * noise).astype(np.float32))
+    smooth = measure(clean).iloc[0]
+    assert noisy["p_duration"].notna().all()
+    for name in INTERVALS:
+        assert noisy[name].mean() == pytest.approx(smooth[name], abs=2.5)
+        assert noisy[name].std() < 6
+
+
+def test_p_and_t_end_where_most_leads_do():
+    heights = np.array([0.6, 0.9, -0.4, 0.3, 0.8, 1.2, 1.1, 0.8])
+    p, t = wave(-160, 18, 0.15 * heights), wave(240, 40, 0.3 * heights)
+    late = (heights == 0.3)[:, None]  # one lead
+    for moved in (p, t):
+        moved[:] = np.where(late, np.roll(moved, 10, axis=1), moved)
+    one_late = measure(beat(p, wave(0, 11, heights), t)).iloc[0]
+    none_late = measure(
+        beat(wave(-160, 18, 0.15 * heights), wave(0, 11, heights), wave(240, 40, 0.3 * heights))
+    ).iloc[0]
+    for name in ("p_onset", "p_offset", "t_offset"):
+        assert one_late[name] == pytest.approx(none_late[name], abs=3)
+
+
+def test_leads_without_the_wave_have_no_say_in_its_ends():
+    every = np.ones(8)
+    two = np.where(np.arange(8) < 2, 1.0, 0.05)
+    late = wave(-130, 20, 0.15 * (every - two) * 0.1)
+    few, all_eight = (
+        measure(
+            beat(wave(-150, 20, 0.15 * shown), wave(0, 11, every), wave(240, 40, 0.3 * every), more)
+        ).iloc[0]
+        for shown, more in ((two, late), (every, 0 * late))
+    )
+    for name in ("p_duration", "pr_interval"):
+        assert few[name] == pytest.approx(all_eight[name], abs=2)
+
+
+def test_the_spike_of_a_pacemaker_is_no_part_of_the_qrs():
+    heights = np.array([0.6, 0.9, -0.4, 0.3, 0.8, 1.2, 1.1, 0.8])
+    qrs, t = wave(0, 22, heights), wave(280, 45, -0.3 * heights)
+    spike = wave(-78, 2, 0.5 * heights[::-1])
+    paced, unpaced = (measure(beat(qrs, t, *more)).iloc[0] for more in ([spike], []))
+    assert paced["qrs_onset"] == pytest.approx(unpaced["qrs_onset"], abs=8)
+    q_wave = wave(-30, 7, -0.3 * heights[::-1])  # is part of it, since the vector turns
+    with_q = measure(beat(wave(0, 9, heights), q_wave, t)).iloc[0]
+    assert with_q["qrs_onset"] == pytest.approx(-30 - 2.4 * 7, abs=8)
+
+
+def test_the_next_qrs_is_not_taken_for_a_t_wave():
+    heights = np.array([0.6, 0.9, -0.4, 0.3, 0.8, 1.2, 1.1, 0.8])
+    waves = [wave(0, 11, heights), wave(180, 30, 0.2 * heights)]
+    fast = measure(beat(*waves, wave(400, 11, heights))).iloc[0]
+    slow = measure(beat(*waves)).iloc[0]
+    assert fast["t_offset"] == pytest.approx(slow["t_offset"], abs=4)
+
+
+@pytest.mark.skipif(not LUDB.is_dir(), reason="LUDB is not beside the checkout")
+def test_ends_of_waves_agree_with_marks_by_hand_within_the_cse_tolerances():
+    from benchmarks.delineation import TOLERANCES, by_this_project, read_ludb, references
+
+    marked = read_ludb(LUDB)
+    found, marks = by_this_project(marked), references(marked)["lead median"]
+    for name, tolerance in TOLERANCES.items():
+        error = found[name] - marks[name]
+        assert abs(error.mean()) < 5
+        assert error.std() < tolerance
+    has_p = np.array([record.p_share > 0.5 for record in marked])
+    seen = found["p_onset"].notna()
+    assert seen[has_p].mean() > 0.96
+    assert seen[~has_p].mean() < 0.2
 
 
 @pytest.mark.skipif(not PTBXL.is_dir(), reason="PTB-XL is not beside the checkout")
