@@ -3,17 +3,17 @@
     python -m benchmarks.capacity FOLDER [--dims 10 16 24 32 48] [--hidden 128] [--seeds 0]
         [section.setting=value ...]
 
-Trains the preset `ptbxl` on folds 1 to 8 of the PTB-XL in FOLDER for each combination, and judges on
-fold 9, which also stops the training; fold 10 is not read. What follows as `model.noise=...` or
+Trains the preset `ptbxl` on folds 1 to 8 of the PTB-XL in FOLDER for each combination, and judges
+on fold 9, which also stops the training; fold 10 is not read. What follows as `model.noise=...` or
 `training.augmentation=...` is set in all of them. A combination that was measured is kept in
 `runs/capacity/` and not trained again.
 
 Columns: MAE in uV, and beside that of PCA with as many dimensions; MAE in the P segment beside that
 of the mean beat, and in QRS beside PCA; generated beats without measurable P above real ones, in
 points; Wasserstein distance of P duration in SD; of 10 features, over its null; p of MMD^2;
-coverage; recall over its null; slopes as in the training records; sex AUC read from generated beats,
-above real; TSTR over TRTR of age, sex and BMI; AUC of the reconstruction attack; bound in nats per
-ECG; seconds of training.
+coverage; recall over its null; slopes as in the training records; sex AUC read from generated
+beats, above real; TSTR over TRTR of age, sex and BMI; AUC of the reconstruction attack; bound in
+nats per ECG; seconds of training.
 """
 
 from __future__ import annotations
