@@ -23,7 +23,7 @@ from model import noise, prior
 from model.network import ModelError
 
 MOST = 2000  # beats that the start is fitted to
-ROOT = 0.5  # of the SD of what is left, to be the units of the network
+ROOT = 0.7  # power of the SD of what is left, to be the units of the network
 REWEIGHTINGS = 4  # rounds of the closed-form start; more change nothing that shows
 
 

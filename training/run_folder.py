@@ -12,6 +12,7 @@ from data import Cohort
 from training.provenance import describe
 
 RUNS = Path("runs")
+TRAINED = Path(__file__).resolve().parent.parent / "trained"  # models that come with the code
 ELSEWHERE = "Choose another --run NAME, or --overwrite to replace it."
 
 
@@ -49,19 +50,21 @@ def open_run(config: Config, overwrite: bool = False) -> Path:
 
 
 def find_run(name: str | Path) -> Path:
-    """A run or model folder by its path, or a run by its name.
+    """A run or model folder by its path, a run by its name, or a model that comes with the code.
 
     Raises:
         RunError: there is none.
     """
     kept = ("config.json", "parameters.json", "model/parameters.json")
-    for folder in (Path(name), RUNS / name):
+    for folder in (Path(name), RUNS / name, TRAINED / name):
         if any((folder / file).is_file() for file in kept):
             return folder
     there = sorted(path.parent.name for path in RUNS.glob("*/config.json"))
+    shipped = sorted(path.parent.name for path in TRAINED.glob("*/parameters.json"))
     raise RunError(
         f"{name} is neither a run nor a model folder. "
         + (f"Runs in {RUNS}: {', '.join(there)}." if there else f"There is no run in {RUNS} yet.")
+        + (f" Trained models that came with the code: {', '.join(shipped)}." if shipped else "")
     )
 
 
