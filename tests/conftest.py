@@ -1,5 +1,6 @@
 """Two processes share the tests, file by file; the longest begin, so that none ends alone."""
 
+import gc
 import os
 
 # TensorFlow would start as many threads in each of them as there are cores, and they would wait for
@@ -9,7 +10,11 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     for _name in ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS"):
         os.environ.setdefault(_name, "1")
 
-# Beside those of end_to_end, of which only one is short.
+# What is imported stays: the collector of garbage needs not look through it again and again, which
+# took a tenth of the time.
+gc.disable()
+
+# Beside those of end_to_end, of which two are short.
 LONG = ("test_devices", "test_fit", "test_vae_prediction", "test_vae", "test_user_keras")
 
 
@@ -20,3 +25,8 @@ def pytest_collection_modifyitems(items):
         return 1 + LONG.index(item.path.stem) if item.path.stem in LONG else len(LONG) + 1
 
     items.sort(key=rank)
+
+
+def pytest_collection_finish():
+    gc.freeze()
+    gc.enable()
