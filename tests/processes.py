@@ -4,6 +4,7 @@ Each is forked from one that has imported it, and done nothing else: no tensor, 
 of the project. Where Python cannot fork (Windows), each imports it for itself.
 """
 
+import gc
 import multiprocessing
 import os
 import sys
@@ -41,6 +42,7 @@ def finish(folder, function, *arguments, timeout=600):
 
 
 def _run(folder, function, arguments):
+    gc.freeze()  # what was imported stays, and needs not be looked through
     os.chdir(folder)
     log = os.open("log.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     for stream in (1, 2):

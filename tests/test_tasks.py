@@ -14,6 +14,7 @@ from data.tasks import TASKS, Task
 from evaluation.measures.prediction import prediction_metrics
 from tests.eager import train_eagerly
 from tests.fresh_process import run_fresh
+from tests.sparing import judge_sparingly
 from tests.tiny_cohort import COHORT, CONFIGURED, SCHEMA
 from training.setup import build_model, with_targets
 from vae import VAE, ModelError
@@ -122,6 +123,7 @@ def test_the_command_line_takes_it_and_needs_its_target(added, tmp_path):
 def test_a_run_trains_and_judges_it(added, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     train_eagerly(monkeypatch)
+    judge_sparingly(monkeypatch)
     small = {"conv_filters": (2, 2), "latent_space_dim": 3, "hidden": (8,)}
     config = replace(
         CONFIG,

@@ -21,6 +21,7 @@ from data.synthetic import simulate
 from model.replicas import replicas
 from train import parse, train
 from training.batches import Batches, Filled
+from training.calls import pipeline
 from training.devices import devices_in_use, open_devices
 from training.fit import EpochStart
 from training.setup import build_model, samples_of
@@ -31,6 +32,9 @@ if keras.backend.backend() == "tensorflow":
 
     [cpu] = tf.config.list_physical_devices("CPU")
     tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+    # The devices wait for each other in these threads: on a single core there would be one, and
+    # they would wait for ever.
+    tf.config.threading.set_inter_op_parallelism_threads(4)
 
 SMALL = {"conv_filters": (2, 2), "latent_space_dim": 3, "hidden": (8,)}
 # Name -> settings of the model, and the rate of a plain gradient step that moves it well.
@@ -68,10 +72,14 @@ def step(name, devices):
         if devices_in_use() > replicas():
             evaluated = Filled(evaluated, devices)
         before = model.get_weights()
-        model.compile(optimizer=keras.optimizers.SGD(rate), jit_compile=False)
-        history = model.fit(
-            Batches(samples, 16), validation_data=evaluated, shuffle=False, verbose=0
-        ).history
+        model.compile(
+            # One device needs no graph to take one step; several have to have one.
+            optimizer=keras.optimizers.SGD(rate),
+            run_eagerly=devices == 1,
+            jit_compile=False,
+        )
+        batches, watched = pipeline(Batches(samples, 16)), pipeline(evaluated)
+        history = model.fit(batches, validation_data=watched, shuffle=False, verbose=0).history
         change = [new - old for new, old in zip(model.get_weights(), before, strict=True)]
     return change, {key: row[0] for key, row in history.items()}
 

@@ -72,4 +72,8 @@ def pipeline(batches: Batches | Calls):
             one.set_shape(like.shape if whole else (None, *like.shape[1:]))
         return tf.nest.pack_sequence_as(example, made)
 
-    return tf.data.Dataset.range(len(batches)).map(make).prefetch(1)
+    # There is nothing to tune, and the thread that tunes is not told when several devices end: they
+    # would wait for it, for up to a minute (TensorFlow 2.21).
+    options = tf.data.Options()
+    options.autotune.enabled = False
+    return tf.data.Dataset.range(len(batches)).map(make).prefetch(1).with_options(options)

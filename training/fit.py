@@ -135,6 +135,8 @@ def fit(
         ),
         jit_compile=settings.xla and replicas() == 1,  # replicas of TensorFlow 2.21 have no XLA
     )
+    # A program that makes variables is traced twice by TensorFlow, for the same numbers.
+    model.optimizer.build(model.trainable_variables)
     saver = Checkpoint(checkpoint, epochs, settings.patience, f"val_{settings.watch}")
     callbacks = [EpochStart(batches, settings, config.model.kl_weight, epochs)]
     if config.model.task != "none":

@@ -15,6 +15,7 @@ from data.readers.prepare import prepare
 from data.rows import Rows, chunks, select, stored, write_array
 from evaluation import draw, judge
 from evaluation.measures.reconstruction import reconstruction_metrics
+from tests.eager import train_eagerly
 from training.batches import Batches, Samples
 from training.fit import fit
 from training.provenance import fingerprint
@@ -234,7 +235,7 @@ CONFIGURED = replace(
         conv_kernels=((1, 20), (12, 1)),
         hidden=(8,),
     ),
-    training=TrainingConfig(epochs=2, batch_size=8, xla=False),
+    training=TrainingConfig(epochs=2, batch_size=16, xla=False),
 )
 
 
@@ -254,7 +255,8 @@ def trained(split, folder):
 
 
 @pytest.mark.usefixtures("_all_on_disk")
-def test_training_from_disk_is_training_in_memory_bit_for_bit(saved, tmp_path):
+def test_training_from_disk_is_training_in_memory_bit_for_bit(saved, tmp_path, monkeypatch):
+    train_eagerly(monkeypatch)
     cohort = Cohort.open(saved)
     on_disk, in_memory = cohort.split(), Cohort(some_ecg(), cohort.subjects).split()
     assert isinstance(on_disk.train.ecg, Rows)

@@ -18,6 +18,7 @@ from evaluation.__main__ import main, parse
 from evaluation.again import judge_again
 from tests.eager import train_eagerly
 from tests.fresh_process import run_fresh
+from tests.sparing import judge_sparingly
 from train import parse as parse_training
 from train import train
 from training.run_folder import RunError, find_run, open_run
@@ -39,6 +40,14 @@ def sections_of(folder):
 
 def files_of(folder):
     return {path: path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _sparingly():
+    """Both times: what is compared is drawn from the same seed."""
+    with pytest.MonkeyPatch.context() as patch:
+        judge_sparingly(patch)
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -22,10 +22,17 @@ from tests.eager import train_eagerly
 from train import main
 from vae import VAE
 
-EPOCHS = 12
+EPOCHS = 6
 COMMAND = ["--preset", "quick", "--data.subjects", "100", "--model.conv-filters", "2", "2"]
 COMMAND += ["--model.hidden", "8", "--training.epochs", str(EPOCHS), "--training.batch-size", "16"]
-COMMAND += ["--evaluation.bootstrap", "100", "--evaluation.generated", "5"]
+COMMAND += [
+    "--training.xla",
+    "False",
+    "--evaluation.bootstrap",
+    "100",
+    "--evaluation.generated",
+    "5",
+]
 COMMAND += ["--evaluation.examples", "1"]
 
 

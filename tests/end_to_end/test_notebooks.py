@@ -39,9 +39,17 @@ def train(config):
     from dataclasses import replace
     from unittest import mock
 
-    training = replace(config.training, epochs=2, xla=False)
+    from vae import VAE
+
+    compiled = VAE.compile
+
+    def compile_eagerly(self, jit_compile=False, **arguments):  # a few steps are done sooner so
+        compiled(self, run_eagerly=True, **arguments)
+
+    training = replace(config.training, epochs=2, batch_size=512, xla=False)
     evaluation = replace(config.evaluation, bootstrap=100, examples=1)
     with (
+        mock.patch.object(VAE, "compile", compile_eagerly),
         mock.patch("evaluation.judge._generator_metrics", return_value={}),
         mock.patch("evaluation.judge.draw", return_value={}),
     ):

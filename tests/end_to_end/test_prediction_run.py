@@ -16,6 +16,7 @@ from data.cohort import CohortError
 from data.conditions import Condition, ConditionSchema
 from data.synthetic import simulate
 from tests.eager import train_eagerly
+from tests.sparing import judge_sparingly
 from train import train
 from training.checkpoint import Checkpoint, TrainingError
 from training.fit import FullSplit, fit
@@ -35,10 +36,11 @@ COX = replace(
     run="cox",
     data=replace(CONFIG.data, subjects=300, validation_fraction=0.2, test_fraction=0.25),
     model=replace(CONFIG.model, task="cox", head_inputs="latent_and_conditions", **SMALL),
-    training=TrainingConfig(epochs=2, batch_size=32, learning_rate=0.01, xla=False),
+    training=TrainingConfig(epochs=2, batch_size=64, learning_rate=0.01, xla=False),
     evaluation=replace(CONFIG.evaluation, bootstrap=100, generated=20, examples=1),
 )
 COHORT = simulate(300)
+RISK_FIGURES = ("kaplan_meier", "calibration", "survival_curves", "risk_direction")
 
 
 @pytest.fixture(scope="module")
@@ -48,6 +50,7 @@ def runs(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         train_eagerly(patch)
+        judge_sparingly(patch, RISK_FIGURES)
         cox = folder / train(COX)
         # Generated ECGs are judged once: that they are those of a head makes no difference.
         patch.setattr("evaluation.judge._generator_metrics", lambda *_: {})
@@ -191,7 +194,7 @@ def test_each_epoch_is_judged_on_the_whole_validation_split_as_lifelines_does():
     cohort, split, schema = parts_of(COX)
     config = replace(COX, model=replace(COX.model, head_inputs="latent", task_weight=4.0))
     model = build_model(config, schema, cohort).adapt(split.train.ecg, split.train.subjects)
-    # On the training split, of 165: a validation batch holds them all, one of 32 does not.
+    # On the training split, of 165: a validation batch holds them all, one of 64 does not.
     samples = samples_of(split.train, model, config.model)
     mean, _ = model.encode(samples.ecg, samples.conditions)
     time, event = samples.target.T.astype(float)
@@ -334,7 +337,7 @@ def test_a_saved_cox_run_predicts_what_was_measured(runs):
 
 def test_a_cox_run_draws_its_figures_and_shows_them_in_the_report(runs):
     report = (runs[0] / "report.html").read_text()
-    for name in ("kaplan_meier", "calibration", "survival_curves", "risk_direction"):
+    for name in RISK_FIGURES:
         assert (runs[0] / "figures" / f"{name}.png").stat().st_size > 10_000
     assert report.count("data:image/png") == len(list((runs[0] / "figures").glob("*.png")))
 

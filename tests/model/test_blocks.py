@@ -169,7 +169,7 @@ def test_any_other_stack_runs_as_its_stock_layers(name):
     np.testing.assert_array_equal(received, in_turn(stack.layers, x, True))
 
 
-@settings(max_examples=30, deadline=None, derandomize=True)
+@settings(max_examples=15, deadline=None, derandomize=True)
 @given(
     transpose=st.booleans(),
     leads=st.integers(1, 3),

@@ -182,21 +182,35 @@ def test_calls_are_limited_in_steps_and_bytes(monkeypatch, most, size, bytes_at_
     assert len(Calls(batches)) == -(-len(batches) // steps)
 
 
-@pytest.mark.parametrize("xla", [True, False])
-def test_steps_of_a_call_are_those_that_single_batches_make(monkeypatch, xla):
+def steps_of(several, **compiled):
+    """Weights and history after ten steps on batches, two of them in a call or one by one."""
+    # One convolution and no dense layer: compiled sooner.
+    kernels = {"conv_kernels": ((1, 20),), "conv_paddings": ("same",)}
+    small = {"hidden": (), "conv_filters": (2,), **kernels}
+    config = replace(CONFIGURED, model=replace(CONFIGURED.model, **small))
+    model = build_model(config, SCHEMA, COHORT)
+    # Not eagerly unless it is asked for, as the other tests here.
+    keras.Model.compile(model, keras.optimizers.Adam(1e-3), **compiled)
+    batches = Batches(TRAIN, 8)  # 5 in 3 calls, of which the last holds one
+    data = pipeline(Calls(batches) if several else batches)
+    history = model.fit(data, epochs=2, shuffle=False, verbose=0).history
+    assert model.optimizer.iterations == 10
+    return model.get_weights(), history
+
+
+@pytest.mark.parametrize(
+    ("compiled", "single"),
+    # XLA rounds otherwise than the same steps without a graph, TensorFlow's own graph does not.
+    [
+        ({"jit_compile": True}, {"jit_compile": True}),
+        ({"jit_compile": False}, {"run_eagerly": True}),
+    ],
+    ids=["xla", "graph"],
+)
+def test_steps_of_a_call_are_those_that_single_batches_make(monkeypatch, compiled, single):
     monkeypatch.setattr(calls, "MOST_STEPS", 2)
-    config = replace(CONFIGURED, model=replace(CONFIGURED.model, hidden=()))  # compiled sooner
-    found = []
-    for several in (False, True):
-        model = build_model(config, SCHEMA, COHORT)
-        # Not eagerly, as the other tests here.
-        keras.Model.compile(model, keras.optimizers.Adam(1e-3), jit_compile=xla)
-        batches = Batches(TRAIN, 8)  # 5 in 3 calls, of which the last holds one
-        data = pipeline(Calls(batches) if several else batches)
-        history = model.fit(data, epochs=2, shuffle=False, verbose=0).history
-        assert model.optimizer.iterations == 10
-        found.append((model.get_weights(), history))
-    (weights, history), (others, other_history) = found
+    weights, history = steps_of(False, **single)
+    others, other_history = steps_of(True, **compiled)
     for one, other in zip(weights, others, strict=True):
         np.testing.assert_allclose(one, other, rtol=0, atol=1e-6)
     for name, values in history.items():
