@@ -116,6 +116,8 @@ class ModelConfig:
     """Knots at which the decoder sets how fast time runs, so that waves can move; 0 is none."""
     noise: Literal["per_sample", "per_recording", "learned", "mse"] | float = "per_recording"
     """Observation noise: of each lead and sample, one for all, a level in mV, or none: "mse"."""
+    profile_power: float = 0.7
+    """How far training goes by the noise of each lead and sample: 0 is not, 1 gives up the QRS."""
     kl_weight: float = 1.0
     """Final weight of the KL term."""
     free_bits: float = 0.0
@@ -146,6 +148,8 @@ class ModelConfig:
         _check(level > 0, "model.noise", "a number of mV above 0", self.noise)
         _check(0 <= dropout < 1, "model.condition_dropout", "in [0, 1)", dropout)
         _check(self.kl_weight >= 0, "model.kl_weight", "0 or more", self.kl_weight)
+        power = self.profile_power
+        _check(0 <= power <= 1, "model.profile_power", "in [0, 1]", power)
         _check(self.time_warp >= 0, "model.time_warp", "0 or more", self.time_warp)
         _check(self.free_bits >= 0, "model.free_bits", "0 or more", self.free_bits)
         _check(self.task_weight >= 0, "model.task_weight", "0 or more", self.task_weight)

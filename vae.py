@@ -64,6 +64,8 @@ class VAE(OwnObjective):
             so that waves can come earlier or later (see `model.warp`); 0 is none.
         noise: how a decoded ECG differs from the observed one: "per_sample", "per_recording",
             "learned", a number of mV, or "mse" as published; see `model.noise`.
+        profile_power: how far training goes by the noise of each lead and sample, if it is
+            "per_sample": from 0, all alike, to 1, where the QRS is given up.
         kl_weight: weight of the KL term (1 is the evidence lower bound). Schedules change it.
         free_bits: nats per latent dimension below which the KL term does not push.
         condition_dropout: probability in training that a condition is hidden, so that it can be
@@ -100,6 +102,7 @@ class VAE(OwnObjective):
         linear_path: bool = True,
         time_warp: int = 0,
         noise: str | float = "per_recording",
+        profile_power: float = 0.7,
         kl_weight: float = 1.0,
         free_bits: float = 0.0,
         condition_dropout: float = 0.0,
@@ -128,6 +131,7 @@ class VAE(OwnObjective):
             "linear_path": bool(linear_path),
             "time_warp": int(time_warp),
             "noise": noise,
+            "profile_power": float(profile_power),
             "kl_weight": float(kl_weight),
             "free_bits": float(free_bits),
             "condition_dropout": float(condition_dropout),

@@ -23,7 +23,6 @@ from model import noise, prior
 from model.network import ModelError
 
 MOST = 2000  # beats that the start is fitted to
-ROOT = 0.7  # power of the SD of what is left, to be the units of the network
 REWEIGHTINGS = 4  # rounds of the closed-form start; more change nothing that shows
 
 
@@ -49,7 +48,8 @@ def adapt(model: keras.Model, ecg: np.ndarray | Rows, conditions: np.ndarray) ->
     kind, encoded = model.settings["noise"], conditions[rows].astype(np.float64)
     x /= scale
     if kind == "per_sample":
-        profile = noise_profile(x, encoded, model.latent_space_dim, model.mean_beat.shape)
+        sd = what_is_left(x, encoded, model.latent_space_dim, model.mean_beat.shape)
+        profile = sd ** model.settings["profile_power"]
         model.profile.assign(profile)
         x /= profile.ravel()
     reweighted = kind in ("per_sample", "per_recording")
@@ -61,13 +61,10 @@ def adapt(model: keras.Model, ecg: np.ndarray | Rows, conditions: np.ndarray) ->
         model.log_noise.assign(0.5 * math.log(start.noise))
 
 
-def noise_profile(
+def what_is_left(
     x: np.ndarray, conditions: np.ndarray, count: int, shape: tuple[int, int]
 ) -> np.ndarray:
-    """Units in which the network works, where the noise is told of each lead and sample.
-
-    One round of factor analysis: the SD of what conditional PCA leaves at each lead and sample, to
-    the power of `ROOT`, for reasons that `model.noise` gives.
+    """SD of what conditional PCA leaves at each lead and sample: one round of factor analysis.
 
     Args:
         x: (N, D), standardised ECGs.
@@ -80,14 +77,14 @@ def noise_profile(
     """
     weights = np.ones(len(x))
     for _ in range(REWEIGHTINGS):
-        weights_before = weights
-        effect, directions, _, _, weights = weighted_pca(x, conditions, weights, count)
+        counted = weights
+        effect, directions, _, _, weights = weighted_pca(x, conditions, counted, count)
     rest = x - conditions @ effect
     rest -= (rest @ directions.T) @ directions
-    variance = np.average(rest**2, axis=0, weights=weights_before).reshape(shape)
+    variance = np.average(rest**2, axis=0, weights=counted).reshape(shape)
     variance = ndimage.gaussian_filter1d(variance, noise.SMOOTHING * shape[1], axis=1)
     log_sd = 0.5 * np.log(np.maximum(variance, noise.QUIETEST**2))
-    return np.exp(ROOT * (log_sd - log_sd.mean()))
+    return np.exp(log_sd - log_sd.mean())
 
 
 class LinearStart(NamedTuple):

@@ -206,6 +206,8 @@ def check_settings(
     noise = settings["noise"]
     if noise not in KINDS and not (isinstance(noise, (int, float)) and noise > 0):
         raise ModelError(f"noise: one of {KINDS} or a number of mV above 0. Received: {noise!r}.")
+    if not 0 <= settings["profile_power"] <= 1:
+        raise ModelError(f"profile_power: in [0, 1]. Received: {settings['profile_power']}.")
     for name, high in (("kl_weight", math.inf), ("free_bits", math.inf), ("condition_dropout", 1)):
         if not 0 <= settings[name] < high:
             raise ModelError(f"Expected {name} in [0, {high}). Received: {settings[name]}.")

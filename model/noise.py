@@ -10,9 +10,9 @@
 Where ECGs are hard to tell (QRS) a deviation counts less than where they are not (P, ST). With the
 full standard deviation of what is left, though, a network gives up the QRS: what is left at one
 sample is left at its neighbours too, and twenty of them count as twenty witnesses for P where QRS
-has three. So the network is trained in units of a `profile`, that SD to the power of 0.7, as factor
-analysis leaves at each lead and sample (`closed_form.noise_profile`). When it is trained, the noise
-is fitted to what it does leave (`fit`), level by level and without the root.
+has three. So the network is trained in units of a `profile`: the SD that factor analysis leaves at
+each lead and sample to a power below 1 (`profile_power`; 0 weighs all alike). When it is trained,
+the noise is fitted to what it does leave (`fit`), without that power.
 
 Dims: N ECGs, B batch, I leads that the network works on, T samples, D = I x T.
 """

@@ -115,7 +115,7 @@ def kill_and_compare(root, kills, seed, run=main):
 
 
 def test_a_run_killed_at_a_random_moment_ends_bit_for_bit_as_one_left_alone(tmp_path):
-    # After the sixth epoch, with this seed. More take minutes: see above.
+    # One kill, at an epoch that the seed chooses. More take minutes: see above.
     kill_and_compare(tmp_path, kills=1, seed=0, run=run_briefly_judged)
 
 
