@@ -328,7 +328,7 @@ def _restored(kind: object, value: object) -> object:
 
 # --- edit from here -------------------------------------------------------------------------------
 
-CONFIG = Config()
+CONFIG = Config(model=ModelConfig(noise="per_sample", profile_power=0.3, time_warp=41))
 
 PRESETS = {
     # Simulated cohort, minutes on two CPU cores.

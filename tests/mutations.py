@@ -17,6 +17,7 @@ from typing import NamedTuple
 from tests.places import ROOT
 
 COX, LOSS, HEAD = "model/test_cox.py", "model/test_vae.py", "model/test_vae_prediction.py"
+NOISE, WARP = "model/test_noise.py", "model/test_warp.py"
 COPIES = 2  # of the project, which share the faults
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "TF_NUM_INTRAOP_THREADS": "1"}
 CONDITIONS, COHORT = "data/test_conditions.py", "data/test_cohort.py"
@@ -76,18 +77,50 @@ MUTATIONS = [
         ("ops.maximum(mean_kl, free_bits)", "ops.minimum(mean_kl, free_bits)"),
         ("loss = loss + regularisation", "pass"),
         ('reconstruction + self.settings["kl_weight"] *', "reconstruction + self.kl_weight *"),
-        ("return ops.mean(squared, axis=(1, 2))", "return ops.sum(squared, axis=(1, 2))"),
-        ("distance = ops.exp(-2 * log_noise)", "distance = ops.exp(-1 * log_noise)"),
-        ("(log_noise + 0.5 * math.log(2 * math.pi))", "(log_noise + 0.5 * math.log(math.pi))"),
-        ("half, freedom = 0.5 * (NOISE_FREEDOM + d)", "half, freedom = 0.5 * d"),
-        ("half * ops.log1p(distance / freedom)", "half * ops.log1p(distance)"),
-        ("0.5 * d * math.log(freedom * math.pi)", "0.5 * d * math.log(math.pi)"),
         ("return self.log_noise - ops.log(self.scale)", "return self.log_noise"),
         ("ops.exp(log_var) - 1 - log_var)", "ops.exp(log_var) - 1 + log_var)"),
         ("ops.sum(values * weight) / ops.max", "ops.sum(values) / ops.max"),
         # the scaling
-        ("return (ecg - self.mean_beat) / self.scale", "return ecg / self.scale"),
-        ("ecg = decoded * self.scale + self.mean_beat", "ecg = decoded + self.mean_beat"),
+        ("return (ecg - self.mean_beat) / (", "return ecg / ("),
+        (
+            "ecg = decoded * (self.scale * self.profile) + self.mean_beat",
+            "ecg = decoded + self.mean_beat",
+        ),
+    ),
+    *_of(
+        "model/noise.py",
+        LOSS,
+        ("return ops.mean(squared, axis=(1, 2))", "return ops.sum(squared, axis=(1, 2))"),
+        ("(log_sd + 0.5 * math.log(2 * math.pi))", "(log_sd + 0.5 * math.log(math.pi))"),
+        ("half = 0.5 * (FREEDOM + d)", "half = 0.5 * d"),
+    ),
+    *_of(
+        "model/noise.py",
+        NOISE,
+        ("ops.sum(squared * ops.exp(-2 * log_sd)", "ops.sum(squared * ops.exp(-1 * log_sd)"),
+        ("log_sd = ops.mean(log_sd)", "log_sd = ops.max(log_sd)"),
+        ("half * ops.log1p(distance / FREEDOM)", "half * ops.log1p(distance)"),
+        ("0.5 * d * math.log(FREEDOM * math.pi)", "0.5 * d * math.log(math.pi)"),
+        ("variance *= _level(", "_level("),
+        ("weight = (FREEDOM + size) /", "weight = size * 0 + 1 + 0 *"),
+        ("np.maximum(variance, quietest**2)\n        # Their", "variance\n        # Their"),
+        ("fitted.leads @ white @ fitted.time.T", "white"),
+        ("return level[:, None, None] *", "return"),
+    ),
+    *_of(
+        "vae.py",
+        NOISE,
+        ("return bound - kl - unit", "return bound - kl"),
+        ("return bound - kl - unit", "return bound - unit"),
+        ("return ecg + self.draw_noise(len(ecg), seed) if noise else ecg", "return ecg"),
+    ),
+    *_of(
+        "model/warp.py",
+        WARP,
+        ("up_to - up_to[round(FIDUCIAL * samples)]", "up_to"),
+        ("ops.expm1(log_speed)", "log_speed"),
+        ("FASTEST * ops.tanh(", "FASTEST * ("),
+        ("left + share * (right - left)", "left"),
     ),
     *_of(
         "model/closed_form.py",
