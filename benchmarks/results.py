@@ -7,7 +7,9 @@ The runs, made with the commands in the README:
     for SEED in 0 1 2: python train.py --run default_seed$SEED --data.seed $SEED
         --training.seed $SEED --evaluation.seed $SEED
     python train.py --preset paper
-    python train.py --preset ptbxl --data.path FOLDER
+    for SEED in 0 1 2: python train.py --preset ptbxl --data.path FOLDER --run ptbxl_seed$SEED
+        --training.seed $SEED --evaluation.seed $SEED
+    python train.py --preset ptbxl --data.path FOLDER --run ptbxl_10 --model.latent_space_dim 10
     python train.py --preset prediction
     python train.py --preset prediction --run prediction_without_head --model.task none
 
@@ -17,6 +19,7 @@ Usage: python -m benchmarks.results
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +31,7 @@ from evaluation.report.reading import BESIDE, REAL, metric, principal_components
 
 RUNS = Path("runs")
 DEFAULT = tuple(f"default_seed{seed}" for seed in range(3))
+PTBXL = tuple(f"ptbxl_seed{seed}" for seed in range(3))
 
 # Feature, condition, format.
 EFFECTS = (
@@ -90,7 +94,7 @@ def reconstruction() -> str:
     rows = []
     for label, run in (
         ("simulated, `python train.py`", DEFAULT[0]),
-        ("PTB-XL, 350 records, `--preset ptbxl`", "ptbxl"),
+        ("PTB-XL, 2,359 records, `--preset ptbxl`", PTBXL[0]),
         ("simulated, `--preset paper`", "paper"),
     ):
         metrics = read(run)
@@ -100,14 +104,15 @@ def reconstruction() -> str:
                 label,
                 f"{data['train_recordings']} / {data['test_recordings']}",
                 interval(errors, "mae_uv"),
-                number(errors, "pca10_mae_uv"),
+                number(errors, f"pca{metrics['latent']['dimensions']}_mae_uv"),
                 interval(errors, "mae_minus_pca_uv"),
                 number(errors, "mean_beat_mae_uv"),
-                f"{metrics['latent']['active_units_kl']} of 10",
+                f"{metrics['latent']['active_units_kl']} of {metrics['latent']['dimensions']}",
                 f"{metrics['training']['seconds'] / 60:.1f} min",
             ]
         )
     header = ["run", "train / test", metric("mae_uv").label, *principal_components(errors).values()]
+    header[-1] = "PCA of that size"
     header += [metric("mae_minus_pca_uv").label, BESIDE["mean_beat_{}"]]
     return table([*header, metric("active_units_kl").label, metric("seconds").label], rows)
 
@@ -120,7 +125,7 @@ def real(section: dict, name: str) -> str:
 
 def generator() -> str:
     """Published network and default on the simulated cohort, and the default on PTB-XL."""
-    paper, ptbxl, defaults = read("paper"), read("ptbxl"), [read(run) for run in DEFAULT]
+    paper, ptbxl, defaults = read("paper"), read(PTBXL[0]), [read(run) for run in DEFAULT]
     rows = []
     for section, name in ((section, name) for section, all in GENERATOR.items() for name in all):
         form = metric(name).number
@@ -135,9 +140,62 @@ def generator() -> str:
     return table(header, rows)
 
 
+# Of models of real ECGs: label, section, metric, format, what it stands beside ("{0}" is the number
+# of dimensions), that metric, and whether the quotient of the two counts.
+REAL_ROWS = (
+    ("MAE, uV", "reconstruction", "mae_uv", ".1f", "PCA-{0}", "pca{0}_mae_uv", True),
+    ("in P, uV", "reconstruction", "mae_uv_p", ".1f", "mean beat", "mean_beat_mae_uv_p", True),
+    ("in QRS, uV", "reconstruction", "mae_uv_qrs", ".1f", "PCA-{0}", "pca{0}_mae_uv_qrs", True),
+    ("likelihood bound, nats per ECG", "latent", "bound", ".0f", "", "", False),
+    ("beats without measurable P", "realism", "p_wave_missing", ".1%", "real", "{1}_null", False),
+    ("Wasserstein of P duration, SD", *("realism", "wasserstein_p_duration", ".2f"))
+    + ("real", "{1}_null", False),
+    ("Wasserstein of 10 features, SD", "realism", "wasserstein", ".2f", "real", "{1}_null", True),
+    ("p of MMD²", "realism", "mmd2_p_value", ".2f", "", "", False),
+    ("coverage", "realism", "coverage", ".2f", "real, 5th percentile", "{1}_null_p05", False),
+    ("recall", "realism", "recall", ".2f", "real", "{1}_null", True),
+    ("slopes as in the training records", *("adherence", "slopes_agree_train", ".0%"))
+    + ("", "", False),
+    ("sex read from generated, AUC", *("adherence", "recovery_auc_sex", ".2f"))
+    + ("real", "{1}_real", False),
+    ("trained on generated: age, R2", "utility", "tstr_r2_age", ".2f", "real", "trtr_r2_age", True),
+    ("the same: sex, AUC", "utility", "tstr_auc_sex", ".2f", "real", "trtr_auc_sex", False),
+    ("the same: BMI, R2", "utility", "tstr_r2_bmi", ".2f", "real", "trtr_r2_bmi", True),
+    ("reconstruction attack, AUC", "privacy", "reconstruction_auc", ".2f", "", "", False),
+)
+
+
+def real_table(names: Sequence[str] = PTBXL) -> str:
+    """What models of real ECGs are judged by: mean and range over seeds, beside what it must be."""
+    runs = [read(run) for run in names]
+
+    def cell(values: Sequence[float], form: str) -> str:
+        middle = f"{np.mean(values):{form}}"
+        return middle + (
+            f" ({min(values):{form}} to {max(values):{form}})" if len(runs) > 1 else ""
+        )
+
+    rows = []
+    for label, section, name, form, beside, other, divided in REAL_ROWS:
+        dims = runs[0]["latent"]["dimensions"]
+        values = [run[section][name] for run in runs]
+        row = [label, cell(values, form), "", ""]
+        if other:
+            others = [run[section][other.format(dims, name)] for run in runs]
+            row[2] = f"{beside.format(dims)} {cell(others, form)}"
+            if divided:
+                row[3] = cell(np.divide(values, others), ".2f")
+        elif beside:
+            row[2] = beside
+        rows.append(row)
+    share = [run["utility"]["tstr_over_trtr_auc_sex"] for run in runs]
+    rows.append(["skill kept for sex (AUC above one half)", cell(share, ".2f"), "", ""])
+    return table(["", f"{len(runs)} seeds", "beside", "quotient"], rows)
+
+
 def effects() -> str:
     """Of the conditions on PTB-XL."""
-    section = read("ptbxl")["adherence"]
+    section = read(PTBXL[0])["adherence"]
     rows = []
     for feature, condition, form in EFFECTS:
         of, per = CONDITIONS[condition]
@@ -187,7 +245,7 @@ def sentences() -> str:
 
 def main() -> None:
     """Prints every table whose runs are there."""
-    for part in (reconstruction, generator, effects, risk, sentences):
+    for part in (reconstruction, generator, real_table, effects, risk, sentences):
         print(f"\n## {part.__name__}\n")
         try:
             print(part())
