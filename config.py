@@ -330,6 +330,9 @@ def _restored(kind: object, value: object) -> object:
 
 CONFIG = Config(model=ModelConfig(noise="per_sample", profile_power=0.3, time_warp=41))
 
+# Of real ECGs, as chosen on fold 9 of PTB-XL: `docs/real.md`.
+REAL = replace(CONFIG.model, latent_space_dim=48, hidden=(256,), profile_power=0.5)
+
 PRESETS = {
     # Simulated cohort, minutes on two CPU cores.
     "default": CONFIG,
@@ -364,9 +367,8 @@ PRESETS = {
         CONFIG,
         run="ptbxl",
         data=DataConfig(source="ptbxl", path=Path("ptb-xl"), split="fold"),
-        training=TrainingConfig(
-            epochs=200, batch_size=32, learning_rate=1e-3, augmentation=2.0, patience=50
-        ),
+        model=REAL,
+        training=TrainingConfig(epochs=160, batch_size=32, augmentation=3.0, patience=50),
     ),
     # Simulated cohort with outcomes, and a Cox head on the latent space.
     "prediction": replace(
@@ -383,7 +385,7 @@ PRESETS = {
         CONFIG,
         run="code15_prediction",
         data=DataConfig(source="code15", path=Path("code15"), conditions=("age", "sex")),
-        model=replace(CONFIG.model, task="cox", head_inputs="latent_and_conditions"),
+        model=replace(REAL, task="cox", head_inputs="latent_and_conditions"),
         training=replace(CONFIG.training, batch_size=256),
     ),
     # UK Biobank, resting ECGs: python train.py --preset ukbiobank --data.path FOLDER
@@ -391,5 +393,6 @@ PRESETS = {
         CONFIG,
         run="ukbiobank",
         data=DataConfig(source="ukbiobank", path=Path("ukbiobank")),
+        model=REAL,
     ),
 }

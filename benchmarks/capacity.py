@@ -1,6 +1,6 @@
 """How many latent dimensions and how wide a network real ECGs ask for: a table, judged on fold 9.
 
-    python -m benchmarks.capacity FOLDER [--dims 10 16 24 32 48] [--hidden 128] [--seeds 0]
+    python -m benchmarks.capacity FOLDER [--dims 10 16 24 32 48] [--hidden 256] [--seeds 0]
         [section.setting=value ...]
 
 Trains the preset `ptbxl` on folds 1 to 8 of the PTB-XL in FOLDER for each combination, and judges
@@ -96,7 +96,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("folder", type=Path)
     parser.add_argument("--dims", type=int, nargs="+", default=[10, 16, 24, 32, 48])
-    parser.add_argument("--hidden", type=int, nargs="+", default=[128])
+    parser.add_argument("--hidden", type=int, nargs="+", default=[256])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("settings", nargs="*", help="section.setting=value")
     given = parser.parse_intermixed_args()
