@@ -1,10 +1,10 @@
 """How many latent dimensions and how wide a network real ECGs ask for: a table, judged on fold 9.
 
     python -m benchmarks.capacity FOLDER [--dims 10 16 24 32 48] [--hidden 256] [--seeds 0]
-        [section.setting=value ...]
+        [--set section.setting=value ...]
 
 Trains the preset `ptbxl` on folds 1 to 8 of the PTB-XL in FOLDER for each combination, and judges
-on fold 9, which also stops the training; fold 10 is not read. What follows as `model.noise=...` or
+on fold 9, which also stops the training; fold 10 is not read. What follows `--set`, as `model.noise=...` or
 `training.augmentation=...` is set in all of them. A combination that was measured is kept in
 `runs/capacity/` and not trained again.
 
@@ -98,12 +98,12 @@ def main() -> None:
     parser.add_argument("--dims", type=int, nargs="+", default=[10, 16, 24, 32, 48])
     parser.add_argument("--hidden", type=int, nargs="+", default=[256])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
-    parser.add_argument("settings", nargs="*", help="section.setting=value")
-    given = parser.parse_intermixed_args()
+    parser.add_argument("--set", nargs="+", default=[], metavar="section.setting=value")
+    given = parser.parse_args()
     KEPT.mkdir(parents=True, exist_ok=True)
     base = PRESETS["ptbxl"]
     base = replace(base, data=replace(base.data, path=given.folder))
-    for setting in given.settings:
+    for setting in given.set:
         name, _, value = setting.partition("=")
         section, _, field = name.partition(".")
         part = replace(getattr(base, section), **{field: ast.literal_eval(value)})
@@ -113,7 +113,7 @@ def main() -> None:
     for dims in given.dims:
         for width in given.hidden:
             for seed in given.seeds:
-                own = "-".join([str(dims), str(width), str(seed), *given.settings])
+                own = "-".join([str(dims), str(width), str(seed), *given.set])
                 name = "".join(sign if sign.isalnum() else "-" for sign in own)
                 file = KEPT / f"{name}.json"
                 if not file.exists():
