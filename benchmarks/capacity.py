@@ -4,8 +4,8 @@
         [--set section.setting=value ...]
 
 Trains the preset `ptbxl` on folds 1 to 8 of the PTB-XL in FOLDER for each combination, and judges
-on fold 9, which also stops the training; fold 10 is not read. What follows `--set`, as `model.noise=...` or
-`training.augmentation=...` is set in all of them. A combination that was measured is kept in
+on fold 9, which also stops the training; fold 10 is not read. What follows `--set` is set in all of
+them, as `training.augmentation=1.0`. A combination that was measured is kept in
 `runs/capacity/` and not trained again.
 
 Columns: MAE in uV, and beside that of PCA with as many dimensions; MAE in the P segment beside that
