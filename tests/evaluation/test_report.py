@@ -727,7 +727,7 @@ def test_the_tables_of_the_readme_are_of_the_same_names(tmp_path, monkeypatch):
         section: {name: 0.25 for name in names} | {f"{name}_real": 0.5 for name in names}
         for section, names in results.GENERATOR.items()
     }
-    for run, scale in zip((*results.DEFAULT, "paper", "ptbxl"), (1, 2, 3, 1, 1), strict=True):
+    for run, scale in zip((*results.DEFAULT, "paper", "ptbxl_seed0"), (1, 2, 3, 1, 1), strict=True):
         (tmp_path / run).mkdir()
         metrics = {
             section: {name: value * scale for name, value in all.items()}
@@ -748,6 +748,26 @@ def test_the_tables_of_the_readme_are_of_the_same_names(tmp_path, monkeypatch):
     ]
     assert table["Einthoven residual"][1] == "5e-01"
     assert table["sex read from generated ECGs, AUC"][2] == "0.50"
+
+
+def test_the_table_of_real_ecgs_has_means_ranges_and_what_they_stand_beside(tmp_path, monkeypatch):
+    monkeypatch.setattr(results, "RUNS", tmp_path)
+    for seed, scale in enumerate((1, 2, 3)):
+        metrics = {"latent": {"dimensions": 7}, "utility": {"tstr_over_trtr_auc_sex": 0.9}}
+        for _, section, name, _, _, other, _ in results.REAL_ROWS:
+            metrics.setdefault(section, {})[name] = 0.1 * scale
+            if other:
+                metrics[section][other.format(7, name)] = 0.2
+        (tmp_path / f"ptbxl_seed{seed}").mkdir()
+        file = tmp_path / f"ptbxl_seed{seed}" / "metrics.json"
+        file.write_text(json.dumps(metrics), encoding="utf-8")
+    rows = [line.strip("| ").split(" | ") for line in results.real_table().splitlines()[2:]]
+    table = {row[0]: row[1:] for row in rows}
+    assert table["recall"] == ["0.20 (0.10 to 0.30)", "real 0.20 (0.20 to 0.20)"] + [
+        "1.00 (0.50 to 1.50)"
+    ]
+    assert table["MAE, uV"][1] == "PCA-7 0.2 (0.2 to 0.2)"
+    assert table["reconstruction attack, AUC"][0] == "0.20 (0.10 to 0.30)"
 
 
 @pytest.mark.parametrize(
