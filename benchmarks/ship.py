@@ -11,7 +11,6 @@ written: the model holds weights, the prior, and how conditions are scaled.
 from __future__ import annotations
 
 import argparse
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -90,8 +89,7 @@ def main() -> None:
 
     folder = TRAINED / given.name
     folder.mkdir(parents=True, exist_ok=True)
-    for file in ("parameters.json", "model.weights.h5"):
-        shutil.copy(RUNS / PTBXL[0] / "model" / file, folder / file)
+    VAE.load(RUNS / PTBXL[0]).save(folder)  # without the state of the optimiser
     np.savez_compressed(folder / "generated.npz", ecg=VAE.load(folder).generate(**EXAMPLE))
     cohort = load_ptbxl(given.data)
     split = cohort.split(by_fold=True)

@@ -269,7 +269,7 @@ def plot_noise(
     leads: Sequence[str],
     sampling_rate: float = SAMPLING_RATE,
 ) -> Figure:
-    """The mean beat of each lead within its observation noise, and the noise alone below it.
+    """The mean beat of each lead, and below it the observation noise on a scale of its own.
 
     Args:
         mean_beat: (I, T) mV.
@@ -282,12 +282,22 @@ def plot_noise(
     figure = Figure(figsize=(7.5, 0.4 + 2.2 * rows), layout="constrained")
     panels = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).ravel()
     ms = np.arange(mean_beat.shape[1]) * 1000 / sampling_rate
-    floor = (mean_beat - sd).min() - 1.1 * sd.max()  # where the noise alone stands
-    for axes, beat, noise, lead in zip(panels, mean_beat, sd, leads, strict=False):
-        axes.fill_between(ms, beat - noise, beat + noise, color=SKY, linewidth=0)
-        axes.plot(ms, beat, color=BLACK, linewidth=0.9)
-        axes.fill_between(ms, floor, floor + noise, color=VERMILION, linewidth=0)
+    low, high = float(mean_beat.min()), float(mean_beat.max())
+    panels[0].set_ylim(low - 0.5 * (high - low), high + 0.1 * (high - low))
+    for number, (axes, beat, noise, lead) in enumerate(
+        zip(panels, mean_beat, sd, leads, strict=False)
+    ):
+        axes.plot(ms, beat, color=BLACK, linewidth=1)
         plain(axes, lead)
+        below = axes.twinx()
+        below.fill_between(ms, 0, 1000 * noise, color=SKY, linewidth=0)
+        below.set_ylim(0, 4 * 1000 * float(sd.max()))
+        top, last = float(f"{1000 * sd.max():.1g}"), number % columns == columns - 1
+        below.spines[["top", "left", "right"]].set_visible(False)
+        below.tick_params(right=last)
+        below.set_yticks([0, top], [f"{0:.0f}", f"{top:.3g}"] if last else ["", ""])
+        if last:
+            below.set_ylabel("noise (µV)", y=0.15)
     for axes in panels[len(leads) :]:
         axes.set_axis_off()
     for axes in panels[-columns:]:

@@ -29,8 +29,8 @@ SECTIONS = {
         "beat.",
     },
     "latent": {
-        "noise": "The noise that the model expects at each lead and sample (band: mean beat ± 1 "
-        "SD; below it the SD alone): where ECGs are hard to tell.",
+        "noise": "The noise that the model expects at each lead and sample (SD, blue) under the "
+        "mean beat: where ECGs are hard to tell.",
         "latent_kl": "KL of each latent dimension; grey: a dimension that is not used.",
         "latent_traversal": "What each dimension does: the beat as that dimension moves from -2 "
         "to +2 SD and the others stay at their average.",

@@ -12,6 +12,7 @@ from evaluation.figures.ecg import (
     plot_error_by_lead,
     plot_history,
     plot_latent,
+    plot_noise,
     plot_reconstructions,
     plot_sweep,
     plot_traversal,
@@ -207,6 +208,21 @@ def test_latent_bars_fall_and_the_unused_ones_are_grey():
     grey = [to_hex(bar.get_facecolor()) == figures.GREY.lower() for bar in axes.patches]
     assert grey == [False, False, True, True]
     assert axes.get_title(loc="left").startswith("2 of 4")
+
+
+def test_the_noise_stands_under_the_mean_beat_in_microvolts():
+    mean_beat = np.sin(np.linspace(0, 6, 50)) * np.array([[1.0], [2.0], [0.5]])
+    sd = np.full((3, 50), 0.02)
+    sd[1, 10] = 0.08
+    figure = plot_noise(mean_beat, sd, ("I", "II", "V1"), 500)
+    panels = [axes for axes in figure.axes if axes.lines]
+    assert [axes.get_title(loc="left") for axes in panels] == ["I", "II", "V1"]
+    np.testing.assert_allclose(panels[1].lines[0].get_ydata(), mean_beat[1])
+    assert panels[0].lines[0].get_xdata()[-1] == pytest.approx(98)  # ms
+    below = [axes for axes in figure.axes if axes not in panels and axes.collections]
+    heights = [axes.collections[0].get_paths()[0].vertices[:, 1].max() for axes in below]
+    np.testing.assert_allclose(heights, [20, 80, 20])  # uV
+    assert below[0].get_ylim() == below[1].get_ylim()
 
 
 def test_error_by_lead_shows_model_and_baselines_with_their_intervals():
