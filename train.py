@@ -73,7 +73,7 @@ def train(config: Config = CONFIG, overwrite: bool = False) -> Path:
         write_text(folder / "history.csv", history.to_csv(index=False))
         if not config.training.freeze:
             model.standardise_latent(training.ecg, training.conditions)
-            model.fit_noise(training.ecg, training.conditions)
+            model.fit_noise(training.ecg, training.conditions, tuple(validation[:2]))
             if config.model.noise != "mse":  # the published model draws from N(0, I)
                 model.fit_prior(training.ecg, training.conditions)
         if kind == "survival":

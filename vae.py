@@ -368,18 +368,29 @@ class VAE(OwnObjective):
         self.prior = closed_form.fit_prior(self, ecg, encoded, self.settings["seed"])
         return self
 
-    def fit_noise(self, ecg: np.ndarray, conditions: Conditions | None = None) -> VAE:
+    def fit_noise(
+        self,
+        ecg: np.ndarray,
+        conditions: Conditions | None = None,
+        others: tuple[np.ndarray, Conditions | None] | None = None,
+    ) -> VAE:
         """Fits the observation noise of each lead and sample to what the trained model leaves.
 
         Args:
             ecg: (N, L, T) mV, training subjects. Above 2,000 beats an even selection is used.
             conditions: of the same subjects.
+            others: ECGs and conditions of subjects that it was not trained on, such as validation:
+                they set the level of the noise, since less is left of what was trained on.
 
         Returns:
-            The model itself; unchanged unless its noise is "per_sample".
+            The model itself; unchanged unless its noise is "per_sample". To train further, call
+            `adapt` or `closed_form.forget_noise` first: the noise itself gives up the QRS.
         """
         if self.settings["noise"] == "per_sample":
-            closed_form.fit_noise(self, *self._checked(ecg, conditions), self.settings["seed"])
+            encoded = self._encoded(conditions, len(ecg))
+            if others is not None:
+                others = others[0], self._encoded(others[1], len(others[0]))
+            closed_form.fit_noise(self, ecg, encoded, others, self.settings["seed"])
         return self
 
     def heads(self) -> list[keras.layers.Layer]:
@@ -493,18 +504,23 @@ class VAE(OwnObjective):
         A density of amplitudes in units of `scale`, so that it is the same in mV and uV; bounds of
         models that were adapted to the same ECGs compare, whatever their noise. NaN under "mse".
         """
-        ecg, encoded = self._checked(ecg, conditions)
-        kl = ops.convert_to_numpy(gaussian_kl(*self.encode(ecg, encoded))).sum(axis=1)
-        log_noise, kind = self._log_noise(), self.settings["noise"]
         bound = np.full(len(ecg), math.nan)
-        for start in range(0, 0 if kind == "mse" else len(ecg), inputs.PREDICT_BATCH):
-            rows = slice(start, start + inputs.PREDICT_BATCH)
-            again = self.reconstruct(ecg[rows], encoded[rows], seed + start)
-            rest = np.asarray(ecg[rows] - again)[:, self.picked] / (self.scale * self.profile)
-            loss = observation.negative_log_likelihood(ops.square(rest), log_noise, kind)
-            bound[rows] = -ops.convert_to_numpy(loss)
-        unit = np.log(np.asarray(self.profile) * np.ones(self.mean_beat.shape)).sum()
-        return bound - kl - unit
+        if self.settings["noise"] == "mse":
+            return bound
+        mean, log_var = self.encode(ecg, conditions)
+        noise = np.random.default_rng(seed).standard_normal(mean.shape)
+        z, start = mean + np.exp(0.5 * log_var) * noise, 0
+        log_noise, profile = (ops.convert_to_numpy(x) for x in (self._log_noise(), self.profile))
+        for decoded in self.decode_batches(z, conditions):
+            rows = slice(start, start + len(decoded))
+            rest = np.asarray(ecg[rows]).reshape(decoded.shape) - decoded
+            rest = rest[:, self.picked] / (float(self.scale) * profile)
+            loss = observation.negative_log_likelihood(
+                np.square(rest), log_noise, self.settings["noise"]
+            )
+            bound[rows], start = -ops.convert_to_numpy(loss), rows.stop
+        kl = 0.5 * (np.square(mean) + np.exp(log_var) - 1 - log_var).sum(axis=1)
+        return bound - kl - np.log(profile * np.ones(self.mean_beat.shape)).sum()
 
     def counterfactual(
         self, ecg: np.ndarray, conditions: Conditions | None = None, **changes

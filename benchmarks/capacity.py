@@ -57,7 +57,7 @@ def judged(config: Config) -> dict[str, dict]:
     fit(model, train, validation, config, checkpoint)
     checkpoint.unlink(missing_ok=True)
     model.standardise_latent(train.ecg, train.conditions)
-    model.fit_noise(train.ecg, train.conditions)
+    model.fit_noise(train.ecg, train.conditions, tuple(validation[:2]))
     model.fit_prior(train.ecg, train.conditions)
     seconds = time.perf_counter() - started
     posterior = model.encode(split.test.ecg, split.test.subjects)

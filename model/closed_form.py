@@ -43,8 +43,6 @@ def adapt(model: keras.Model, ecg: np.ndarray | Rows, conditions: np.ndarray) ->
         raise ModelError("All ECGs are the same: nothing to adapt to.")
     model.mean_beat.assign(mean_beat)
     model.scale.assign(scale)
-    if not model.settings["linear_path"]:
-        return
     kind, encoded = model.settings["noise"], conditions[rows].astype(np.float64)
     x /= scale
     if kind == "per_sample":
@@ -52,6 +50,13 @@ def adapt(model: keras.Model, ecg: np.ndarray | Rows, conditions: np.ndarray) ->
         profile = sd ** model.settings["profile_power"]
         model.profile.assign(profile)
         x /= profile.ravel()
+        forget_noise(model)
+    if model.settings["time_warp"]:
+        layer = model.decoder.get_layer("time_warp")
+        layer.mean_beat.assign(mean_beat / scale)
+        layer.profile.assign(model.profile * np.ones(mean_beat.shape))
+    if not model.settings["linear_path"]:
+        return
     reweighted = kind in ("per_sample", "per_recording")
     start = linear_start(x, encoded, model.latent_space_dim, reweighted)
     model.encoder.get_layer("linear_mean").kernel.assign(start.encoder)
@@ -253,21 +258,44 @@ def fit_prior(
     return prior.fit_prior(mean + np.exp(0.5 * log_var) * noise, conditions, seed)
 
 
-def fit_noise(model: keras.Model, ecg: np.ndarray, conditions: np.ndarray, seed: int) -> None:
+def fit_noise(
+    model: keras.Model,
+    ecg: np.ndarray,
+    conditions: np.ndarray,
+    others: tuple[np.ndarray, np.ndarray] | None,
+    seed: int,
+) -> None:
     """Sets the noise of each lead and sample to what a trained model leaves of ECGs.
 
     Args:
         model: a `vae.VAE` of noise "per_sample".
         ecg: (N, L, T) mV, training subjects. Above `MOST` beats an even selection is used.
         conditions: (N, C), of the same subjects.
+        others: the same of subjects that it was not trained on: the level of all noise is theirs.
         seed: of the sample of the posterior that is decoded.
     """
-    rows = np.unique(np.linspace(0, len(ecg) - 1, min(len(ecg), MOST)).astype(int))
-    ecg, conditions = np.asarray(ecg[rows], dtype=np.float32), conditions[rows]
-    rest = (ecg - model.reconstruct(ecg, conditions, seed))[:, model.picked]
     unit = ops.convert_to_numpy(model.scale * model.profile)
-    fitted = noise.fit(rest / unit, noise.QUIETEST * float(model.scale) / unit)
-    model.log_noise.assign(fitted.log_sd.mean())
-    model.noise_shape.assign(fitted.log_sd - fitted.log_sd.mean())
+
+    def rest(ecg: np.ndarray, conditions: np.ndarray) -> np.ndarray:
+        rows = np.unique(np.linspace(0, len(ecg) - 1, min(len(ecg), MOST)).astype(int))
+        ecg, conditions = np.asarray(ecg[rows], dtype=np.float32), conditions[rows]
+        return (ecg - model.reconstruct(ecg, conditions, seed))[:, model.picked] / unit
+
+    fitted = noise.fit(rest(ecg, conditions), noise.QUIETEST * float(model.scale) / unit)
+    log_sd = fitted.log_sd
+    if others is not None:
+        log_sd = log_sd + noise.log_level(rest(*others), log_sd)
+    model.log_noise.assign(log_sd.mean())
+    model.noise_shape.assign(log_sd - log_sd.mean())
     model.noise_leads.assign(fitted.leads)
     model.noise_time.assign(fitted.time)
+
+
+def forget_noise(model: keras.Model) -> None:
+    """The noise as before it was fitted: training goes by the profile alone."""
+    for part, value in (
+        (model.noise_shape, np.zeros(model.noise_shape.shape)),
+        (model.noise_leads, np.eye(len(model.noise_leads))),
+        (model.noise_time, np.eye(len(model.noise_time))),
+    ):
+        part.assign(value)

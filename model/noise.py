@@ -98,19 +98,26 @@ def fit(rest: np.ndarray, quietest: np.ndarray) -> Fitted:
     )
 
 
+def log_level(rest: np.ndarray, log_sd: np.ndarray) -> float:
+    """What to add to all log scales (I, T), so that the Student t fits rests (N, I, T) best."""
+    distance = np.square(rest / np.exp(log_sd), dtype=np.float64).sum(axis=(1, 2))
+    return 0.5 * math.log(_level(distance, log_sd.size))
+
+
 def _level(distance: np.ndarray, size: int) -> float:
     """By what to multiply all variances, for the likeliest Student t.
 
     Args:
-        distance: (N,) sums of squares over variances.
+        distance: (N,) sums of squares over variances; those that are 0 say nothing of the level.
         size: D, how many squares each is a sum of.
     """
+    distance = distance[distance > 0]
 
     def excess(log_level: float) -> float:
         scaled = distance * math.exp(-log_level)
         return float(((FREEDOM + size) * scaled / (FREEDOM + scaled)).mean()) - size
 
-    return math.exp(optimize.brentq(excess, -40, 40)) if distance.max() > 0 else 1.0
+    return math.exp(optimize.brentq(excess, -80, 80)) if len(distance) else 1.0
 
 
 def _factor(scatter: np.ndarray, count: int) -> np.ndarray:

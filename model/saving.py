@@ -20,7 +20,8 @@ import numpy as np
 
 from model.network import ModelError
 
-FORMAT_VERSION = 3  # 2: checksum and prior; 3: convolutions in stacks
+FORMAT_VERSION = 4  # 2: checksum and prior; 3: convolutions in stacks; 4: noise per sample, warp
+OLDEST = 3  # that is read; what it does not know has its default
 CLASSES = {"VAE": "vae", "VAEPrediction": "vae_prediction"}  # class -> module, imported on load
 DESCRIPTION, WEIGHTS = "parameters.json", "model.weights.h5"
 # Of single files that other programs and versions of Keras save models in; `save` writes a folder.
@@ -128,7 +129,7 @@ def read_model(folder: str | Path, kind: type[keras.Model] | None = None) -> ker
                 f"{folder} was saved by a newer version (format {version}, this one reads "
                 f"{FORMAT_VERSION}). Update the code."
             )
-        if version < FORMAT_VERSION:
+        if version < OLDEST:
             raise ModelError(
                 f"{folder} was saved by an earlier version (format {version}, this one reads "
                 f"{FORMAT_VERSION}), whose weights are laid out in another way. Read it with that "

@@ -19,37 +19,53 @@ FASTEST = 1.0  # log speed at most: between 0.37 and 2.7 times as fast; so time 
 
 @keras.saving.register_keras_serializable(package="cvae_ecg")
 class TimeWarp(keras.layers.Layer):
-    """(ecg (B, I, T), speeds (B, K)) -> the ECG (B, I, T) read off at these speeds.
+    """(deviation (B, I, T), speeds (B, K)) -> the deviation (B, I, T) of the beat read off so.
 
-    Speeds are logarithmic, 0 at normal speed, bounded smoothly by `FASTEST`, and change linearly
-    between knots that are evenly spaced from the first to the last sample.
+    The beat is `mean_beat` + `profile` x deviation: its mean waves move, too. Speeds are
+    logarithmic, 0 at normal speed, bounded smoothly by `FASTEST`, and change linearly between knots
+    that are evenly spaced from the first to the last sample.
+
+    Attributes:
+        mean_beat: (I, T), in the units of the deviation.
+        profile: (I, T), what a deviation of 1 is.
     """
 
     def build(self, input_shape):
-        """Prepares the sums that turn speeds at knots into times at samples."""
-        samples, knots = input_shape[0][2], input_shape[1][1]
-        at = np.linspace(0, samples - 1, knots)
-        rows = [np.interp(np.arange(samples), at, knot) for knot in np.eye(knots)]
+        """Prepares the knots; the mean beat is 0 until it is known."""
+        _, n_leads, n_samples = input_shape[0]
+        knots = input_shape[1][1]
+        at = np.linspace(0, n_samples - 1, knots)
+        rows = [np.interp(np.arange(n_samples), at, knot) for knot in np.eye(knots)]
         self.between = np.stack(rows).astype(np.float32)  # (K, T)
-        up_to = np.tri(samples)  # the time at a sample is the sum of all steps up to it
-        self.summed = (up_to - up_to[round(FIDUCIAL * samples)]).T.astype(np.float32)  # (T, T)
+        shape = (n_leads, n_samples)
+        self.mean_beat = self.add_weight(
+            shape=shape, initializer="zeros", trainable=False, name="mean_beat"
+        )
+        self.profile = self.add_weight(
+            shape=shape, initializer="ones", trainable=False, name="profile"
+        )
         self.built = True
 
     def call(self, inputs):
         """See the class."""
-        ecg, speeds = inputs
-        last = ecg.shape[2] - 1.0
+        deviation, speeds = inputs
+        beat = deviation * self.profile + self.mean_beat
+        last = deviation.shape[2] - 1
         log_speed = FASTEST * ops.tanh(ops.matmul(speeds, self.between))  # (B, T)
-        source = ops.arange(last + 1, dtype="float32")
-        source = source + ops.matmul(ops.expm1(log_speed), self.summed)
-        source = ops.clip(source, 0.0, last)
-        before = ops.stop_gradient(ops.minimum(ops.floor(source), last - 1))
+        # The time at a sample is the sum of all steps up to it; at the R wave none is lost.
+        late = ops.cumsum(ops.expm1(log_speed), axis=1)
+        at = round(FIDUCIAL * (last + 1))
+        late = late - late[:, at : at + 1]
+        source = ops.clip(ops.arange(last + 1, dtype="float32") + late, 0.0, float(last))
+        before = ops.stop_gradient(ops.minimum(ops.floor(source), last - 1.0))
         share = (source - before)[:, None]  # (B, 1, T)
-        index = ops.broadcast_to(ops.cast(before, "int32")[:, None], ops.shape(ecg))
-        left = ops.take_along_axis(ecg, index, axis=2)
-        right = ops.take_along_axis(ecg, index + 1, axis=2)
-        return left + share * (right - left)
+        # Of a training that has diverged the place is NaN: no sample then.
+        index = ops.clip(ops.cast(before, "int32"), 0, last - 1)[:, None]
+        index = ops.broadcast_to(index, ops.shape(beat))
+        left = ops.take_along_axis(beat, index, axis=2)
+        right = ops.take_along_axis(beat, index + 1, axis=2)
+        return (left + share * (right - left) - self.mean_beat) / self.profile
 
     def compute_output_shape(self, input_shape):
-        """That of the ECG."""
+        """That of the deviation."""
         return input_shape[0]

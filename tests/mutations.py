@@ -110,14 +110,18 @@ MUTATIONS = [
     *_of(
         "vae.py",
         NOISE,
-        ("return bound - kl - unit", "return bound - kl"),
-        ("return bound - kl - unit", "return bound - unit"),
+        ("return bound - kl - np.log(", "return bound - np.log("),
+        (
+            "rest = rest[:, self.picked] / (float(self.scale) * profile)",
+            "rest = rest[:, self.picked]",
+        ),
         ("return ecg + self.draw_noise(len(ecg), seed) if noise else ecg", "return ecg"),
     ),
     *_of(
         "model/warp.py",
         WARP,
-        ("up_to - up_to[round(FIDUCIAL * samples)]", "up_to"),
+        ("late = late - late[:, at : at + 1]", "late = late + 0"),
+        ("deviation * self.profile + self.mean_beat", "deviation * self.profile"),
         ("ops.expm1(log_speed)", "log_speed"),
         ("FASTEST * ops.tanh(", "FASTEST * ("),
         ("left + share * (right - left)", "left"),

@@ -16,6 +16,7 @@ from data import Cohort, CohortError, Split, load_cohort
 from data.conditions import ConditionSchema
 from data.outcomes import with_outcomes
 from data.tasks import kind_of
+from model.closed_form import forget_noise
 from training.batches import Samples
 from training.checkpoint import TrainingError
 from vae import VAE
@@ -26,7 +27,7 @@ NAMED = 50  # equal recordings that are named one by one
 # Settings in which a model may differ from the one that it takes encoder and decoder from.
 NOT_OF_THE_NETWORK = (
     *("task", "head_inputs", "task_weight", "ties", "classes", "name", "seed"),
-    *("kl_weight", "free_bits", "condition_dropout"),
+    *("kl_weight", "free_bits", "condition_dropout", "profile_power"),
 )
 
 
@@ -200,10 +201,11 @@ def warm_start(model: VAE, folder: Path, freeze: bool) -> None:
     for part in ("encoder", "decoder"):
         getattr(model, part).set_weights(getattr(other, part).get_weights())
         getattr(model, part).trainable = not freeze
-    per_sample = ("profile", "noise_shape", "noise_leads", "noise_time")
-    for part in (
-        *("mean_beat", "scale", "log_noise"),
-        *(per_sample if model.settings["noise"] == "per_sample" else ()),
-    ):
+    parts = ["mean_beat", "scale", "log_noise"]
+    if model.settings["noise"] == "per_sample":
+        parts += ["profile", "noise_shape", "noise_leads", "noise_time"]
+    for part in parts:
         getattr(model, part).assign(getattr(other, part))
+    if model.settings["noise"] == "per_sample" and not freeze:
+        forget_noise(model)  # it would give up the QRS; it is fitted again after training
     model.log_noise.trainable = model.log_noise.trainable and not freeze

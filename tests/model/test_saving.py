@@ -122,7 +122,7 @@ def test_a_description_that_is_no_text_is_one_error(folder):
     [
         ("unit", "uV", "expected mV"),
         ("format_version", saving.FORMAT_VERSION + 1, "newer version"),
-        ("format_version", saving.FORMAT_VERSION - 1, "earlier version.*train again"),
+        ("format_version", saving.OLDEST - 1, "earlier version.*train again"),
         ("class", "Lambda", "holds a 'Lambda'"),
         ("class", ["VAE"], "damaged"),
         ("config", None, "damaged"),
