@@ -293,9 +293,7 @@ def fit_noise(
 
 def forget_noise(model: keras.Model) -> None:
     """The noise as before it was fitted: training goes by the profile alone."""
-    for part, value in (
-        (model.noise_shape, np.zeros(model.noise_shape.shape)),
-        (model.noise_leads, np.eye(len(model.noise_leads))),
-        (model.noise_time, np.eye(len(model.noise_time))),
-    ):
-        part.assign(value)
+    n_leads, n_samples = model.noise_shape.shape
+    model.noise_shape.assign(np.zeros((n_leads, n_samples)))
+    model.noise_leads.assign(np.eye(n_leads))
+    model.noise_time.assign(np.eye(n_samples))
