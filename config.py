@@ -150,7 +150,8 @@ class ModelConfig:
         _check(self.kl_weight >= 0, "model.kl_weight", "0 or more", self.kl_weight)
         power = self.profile_power
         _check(0 <= power <= 1, "model.profile_power", "in [0, 1]", power)
-        _check(self.time_warp >= 0, "model.time_warp", "0 or more", self.time_warp)
+        knots = self.time_warp
+        _check(knots == 0 or knots >= 2, "model.time_warp", "0, or 2 knots or more", knots)
         _check(self.free_bits >= 0, "model.free_bits", "0 or more", self.free_bits)
         _check(self.task_weight >= 0, "model.task_weight", "0 or more", self.task_weight)
         named = kind_of(self.task) in ("none", "survival") or self.target
@@ -368,7 +369,9 @@ PRESETS = {
         run="ptbxl",
         data=DataConfig(source="ptbxl", path=Path("ptb-xl"), split="fold"),
         model=REAL,
-        training=TrainingConfig(epochs=160, batch_size=32, augmentation=3.0, patience=50),
+        training=TrainingConfig(
+            epochs=160, batch_size=32, gradient_norm=2000.0, augmentation=3.0, patience=50
+        ),
     ),
     # Simulated cohort with outcomes, and a Cox head on the latent space.
     "prediction": replace(

@@ -471,10 +471,7 @@ class VAE(OwnObjective):
             ModelError: noise of a model that has none of each sample, no whole number of ECGs, a
                 negative seed, or a model with conditions and without schema.
         """
-        if n is not None and not (isinstance(n, (int, np.integer)) and n >= 1):
-            raise ModelError(f"Expected n of 1 or more. Received: {n!r}.")
-        if not (isinstance(seed, (int, np.integer)) and seed >= 0):
-            raise ModelError(f"Expected a seed of 0 or more. Received: {seed!r}.")
+        inputs.check_draws(n, seed)
         encoded = self._encoded(conditions, n)
         ecg = self.decode(self.prior.sample(encoded, seed), encoded)
         return ecg + self.draw_noise(len(ecg), seed) if noise else ecg
@@ -482,9 +479,15 @@ class VAE(OwnObjective):
     def draw_noise(self, n: int, seed: int = 0) -> np.ndarray:
         """Observation noise (n, L, T) in mV, see `model.noise.draw`.
 
+        Args:
+            n: number of ECGs.
+            seed: the same seed and n give the same noise.
+
         Raises:
-            ModelError: the noise of the model is not "per_sample".
+            ModelError: the noise of the model is not "per_sample", no whole number of ECGs, or a
+                negative seed.
         """
+        inputs.check_draws(n, seed)
         if self.settings["noise"] != "per_sample":
             raise ModelError(
                 'Noise that looks like that of recordings needs a model of noise="per_sample". '
@@ -492,17 +495,29 @@ class VAE(OwnObjective):
             )
         parts = (np.log(self.noise_sd_uv / 1000), self.noise_leads, self.noise_time)
         fitted = observation.Fitted(*(np.asarray(part, np.float64) for part in parts))
-        noise = observation.draw(fitted, n, seed)
-        noise = noise if self._expansion is None else self._expansion @ noise
-        return noise.astype(np.float32)
+        ecg = np.empty((n, *self.ecg_shape), np.float32)
+        for rows, noise in observation.draws(fitted, n, seed):
+            ecg[rows] = noise if self._expansion is None else self._expansion @ noise
+        return ecg
 
     def bound(
         self, ecg: np.ndarray, conditions: Conditions | None = None, seed: int = 0
     ) -> np.ndarray:
         """Evidence lower bound of each ECG, at a sample of its posterior: (N,) nats.
 
-        A density of amplitudes in units of `scale`, so that it is the same in mV and uV; bounds of
-        models that were adapted to the same ECGs compare, whatever their noise. NaN under "mse".
+        A density of amplitudes in units of `scale`, so that it is the same in mV and uV. Bounds of
+        models of the same leads that were adapted to the same ECGs compare, whatever their noise.
+
+        Args:
+            ecg: (N, L, T) mV.
+            conditions: of the same subjects.
+            seed: of the samples.
+
+        Returns:
+            (N,) nats, the KL term to N(0, I) taken off; NaN under "mse".
+
+        Raises:
+            ModelError: as `encode`.
         """
         bound = np.full(len(ecg), math.nan)
         if self.settings["noise"] == "mse":

@@ -94,7 +94,8 @@ def main() -> None:
     cohort = load_ptbxl(given.data)
     split = cohort.split(by_fold=True)
     known = split.train.subjects
-    dates = pd.read_csv(given.data / "ptbxl_database.csv", usecols=["recording_date"])
+    dates = pd.read_csv(given.data / "ptbxl_database.csv", usecols=["ecg_id", "recording_date"])
+    dates = dates[dates["ecg_id"].astype(str).isin(cohort.subjects["subject_id"].astype(str))]
     years = pd.to_datetime(dates["recording_date"]).dt.year
     card = CARD.format(
         name=given.name,
@@ -106,7 +107,8 @@ def main() -> None:
         test=len(split.test),
         age=f"of {known['age'].notna().sum():,} ({known['age'].median():.0f} in the median, "
         f"{known['age'].min():.0f} to {known['age'].max():.0f})",
-        sex=f"of {known['sex'].notna().sum():,} ({(known['sex'] == 'female').mean():.0%} women)",
+        sex=f"of {known['sex'].notna().sum():,} "
+        f"({(known['sex'].dropna() == 'female').mean():.0%} women)",
         bmi=f"of {known['bmi'].notna().sum():,} ({known['bmi'].median():.1f} in the median)",
         bmi_share=known["bmi"].notna().mean(),
         table=real_table(),

@@ -31,6 +31,8 @@ from evaluation.external import external_split, fitting
 from evaluation.report.page import write_results
 from training.provenance import fingerprint
 from training.run_folder import (
+    RUNS,
+    TRAINED,
     RunError,
     differences,
     find_run,
@@ -76,6 +78,8 @@ def judge_again(
     from vae import VAE
 
     run = find_run(run)
+    if out is None and data is not None and run.parent == TRAINED:
+        out = RUNS / f"{run.name}_on_{_name(data)}"  # not among the code
     if out is None:
         out = run if data is None else run / "external" / _name(data)
     title = run.resolve().name if data is None else f"{run.resolve().name} on {_name(data)}"
@@ -125,6 +129,11 @@ def _judge_bare(
         raise RunError(
             f"{folder} has no config.json, which says what it was trained on. Give the run folder, "
             "or a cohort: --data.source prepared --data.path FOLDER."
+        )
+    if folder.parent == TRAINED and data.source == "ptbxl" and data.split != "fold":
+        raise RunError(
+            f"{folder.name} was trained on folds 1 to 8 of PTB-XL. --data.split fold judges it on "
+            "the tenth."
         )
     model = VAE.load(folder)
     task = getattr(model, "task", "none")

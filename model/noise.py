@@ -20,6 +20,7 @@ Dims: N ECGs, B batch, I leads that the network works on, T samples, D = I x T.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -29,6 +30,7 @@ from scipy import ndimage, optimize
 KINDS = ("per_sample", "per_recording", "learned", "mse")
 FREEDOM = 4.0  # of the Student t: 90% of the noise levels lie within a factor of 2.4
 QUIETEST = 0.005  # of the SD of all ECGs: no lead and sample has less noise, 1 uV or so
+CHUNK = 1024  # ECGs whose noise is drawn at a time: 26 MB
 ROUNDS = 8  # of fitting levels and recordings in turn; they settle in about 5
 SMOOTHING = 0.00625  # of T, SD of a Gaussian, 5 ms of 800: a level is that of its surroundings
 
@@ -129,16 +131,21 @@ def _factor(scatter: np.ndarray, count: int) -> np.ndarray:
     return np.linalg.cholesky((1 - own) * correlation + own * np.eye(len(sd)))
 
 
-def draw(fitted: Fitted, n: int, seed: int) -> np.ndarray:
-    """(n, I, T) noise as in recordings: correlated, with a level of its own in each.
+def draws(fitted: Fitted, n: int, seed: int) -> Iterator[tuple[slice, np.ndarray]]:
+    """Noise as in recordings: correlated, with a level of its own in each.
 
     Args:
         fitted: `leads` and `time` give what goes together (Kronecker), `log_sd` the scale.
         n: number of ECGs.
         seed: of the draws.
+
+    Yields:
+        Rows, and their noise (B, I, T).
     """
     random = np.random.default_rng([seed, 1])  # not the numbers that the latents came from
-    white = random.standard_normal((n, *fitted.log_sd.shape))
-    level = np.sqrt(FREEDOM / random.chisquare(FREEDOM, n))  # of each recording
-    together = fitted.leads @ white @ fitted.time.T
-    return level[:, None, None] * np.exp(fitted.log_sd) * together
+    for start in range(0, n, CHUNK):
+        rows = slice(start, min(start + CHUNK, n))
+        white = random.standard_normal((rows.stop - start, *fitted.log_sd.shape))
+        level = np.sqrt(FREEDOM / random.chisquare(FREEDOM, len(white)))  # of each recording
+        together = fitted.leads @ white @ fitted.time.T
+        yield rows, level[:, None, None] * np.exp(fitted.log_sd) * together

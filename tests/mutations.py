@@ -105,7 +105,7 @@ MUTATIONS = [
         ("weight = (FREEDOM + size) /", "weight = size * 0 + 1 + 0 *"),
         ("np.maximum(variance, quietest**2)\n        # Their", "variance\n        # Their"),
         ("fitted.leads @ white @ fitted.time.T", "white"),
-        ("return level[:, None, None] *", "return"),
+        ("yield rows, level[:, None, None] *", "yield rows,"),
     ),
     *_of(
         "vae.py",

@@ -300,8 +300,9 @@ def plot_noise(
             below.set_ylabel("noise (µV)", y=0.15)
     for axes in panels[len(leads) :]:
         axes.set_axis_off()
-    for axes in panels[-columns:]:
+    for axes in panels[max(0, len(leads) - columns) : len(leads)]:
         axes.set_xlabel("ms")
+        axes.tick_params(labelbottom=True)
     for axes in panels[::columns]:
         axes.set_ylabel("mV")
     return figure

@@ -30,6 +30,10 @@ def correlations(draws):
     return leads, np.einsum("nit,nis->ts", alike, alike) / alike[:, :, 0].size
 
 
+def drawn(fitted, n, seed):
+    return np.concatenate([part for _, part in noise.draws(fitted, n, seed)])
+
+
 @pytest.mark.parametrize("kind", ["per_sample", "per_recording", "learned", 0.1])
 def test_the_loss_is_that_of_scipy_in_nats(kind):
     rest = RNG.normal(size=(5, LEADS, SAMPLES))
@@ -71,16 +75,16 @@ def test_no_level_falls_below_the_quietest():
 def test_few_recordings_give_factors_all_the_same():
     fitted = noise.fit(t_noise(2), np.full(SD.shape, 1e-3))
     assert all(np.isfinite(part).all() for part in fitted)
-    assert np.isfinite(noise.draw(fitted, 3, 0)).all()
+    assert np.isfinite(drawn(fitted, 3, 0)).all()
 
 
 def test_draws_are_noise_as_it_was_fitted():
     fitted = noise.Fitted(
         np.log(SD), np.linalg.cholesky(BY_LEAD), np.linalg.cholesky(BY_TIME + 1e-9 * np.eye(40))
     )
-    draws = noise.draw(fitted, 4000, 3)
-    np.testing.assert_array_equal(draws, noise.draw(fitted, 4000, 3))
-    assert (draws != noise.draw(fitted, 4000, 4)).any()
+    draws = drawn(fitted, 4000, 3)
+    np.testing.assert_array_equal(draws, drawn(fitted, 4000, 3))
+    assert (draws != drawn(fitted, 4000, 4)).any()
     leads, time = correlations(draws)
     np.testing.assert_allclose(leads, BY_LEAD, atol=0.05)
     np.testing.assert_allclose(time, BY_TIME, atol=0.05)
@@ -189,6 +193,43 @@ def test_generated_noise_is_that_of_recordings(model):
 def test_noise_that_a_model_does_not_have_is_refused():
     with pytest.raises(ModelError, match='noise="per_sample"'):
         VAE(SHAPE, *LAYERS, Z, 0, noise="learned").generate(2, noise=True)
+
+
+def test_the_level_is_that_of_subjects_that_it_was_not_trained_on():
+    vae = VAE(SHAPE, *LAYERS, Z, 5, schema=SCHEMA, noise="per_sample").adapt(ECG, TABLE)
+    own = vae.fit_noise(ECG, TABLE).noise_sd_uv
+    rng = np.random.default_rng(6)
+    louder = expansion_matrix(vae.leads) @ rng.normal(0, 0.2, (len(ECG), 8, SHAPE[1]))
+    others = vae.fit_noise(ECG, TABLE, (ECG + louder, TABLE)).noise_sd_uv
+    ratio = others / own  # of the level alone
+    np.testing.assert_allclose(ratio, ratio.mean(), rtol=1e-4)
+    rest = (ECG + louder - vae.reconstruct(ECG + louder, TABLE, seed=0))[:, INDEPENDENT]
+    size = np.square(1000 * rest / others).mean(axis=(1, 2))
+    assert np.median(size) == pytest.approx(1, abs=0.25)
+
+
+def test_who_adapts_or_warms_up_a_model_trains_without_its_fitted_noise():
+    vae = VAE(SHAPE, *LAYERS, Z, 5, schema=SCHEMA, noise="per_sample").adapt(ECG, TABLE)
+    vae.fit_noise(ECG, TABLE)
+    assert np.ptp(np.asarray(vae.noise_shape)) > 0.1
+    vae.adapt(ECG, TABLE)
+    assert not np.asarray(vae.noise_shape).any()
+    np.testing.assert_array_equal(np.asarray(vae.noise_time), np.eye(SHAPE[1]))
+
+
+def test_the_warp_of_a_model_moves_its_mean_beat():
+    vae = VAE(SHAPE, *LAYERS, Z, 5, schema=SCHEMA, noise="per_sample", time_warp=5)
+    vae.adapt(ECG, TABLE)
+    vae.decoder.get_layer("linear_ecg").kernel.assign(np.zeros((Z + 5, 8 * SHAPE[1])))
+    still = vae.decode(np.zeros((1, Z)), ENCODED[:1])[0, 0]
+    np.testing.assert_allclose(still, np.asarray(vae.mean_beat)[0], atol=1e-5)
+    speed = 1.5
+    vae.decoder.get_layer("speeds").bias.assign(np.full(5, np.arctanh(np.log(speed))))
+    time = np.arange(SHAPE[1])
+    at = round(3 / 8 * SHAPE[1])
+    source = np.clip(at + speed * (time - at), 0, SHAPE[1] - 1)
+    moved = vae.decode(np.zeros((1, Z)), ENCODED[:1])[0, 0]
+    np.testing.assert_allclose(moved, np.interp(source, time, still), atol=1e-4)
 
 
 def test_everything_is_saved(tmp_path):
