@@ -33,10 +33,12 @@ ecg = vae.generate(n=4, seed=0, age=63, sex="female", bmi=31)  # (4, 12, 400) mV
 
 ## What it was trained on
 
-PTB-XL 1.0.3: {recordings} of its 21,799 records, {patients} patients, recorded {years} in Germany.
-Folds 1 to 8 trained it ({train} records), fold 9 chose its size, noise, augmentation and epoch
-({validation}), fold 10 was looked at once, for the numbers below ({test}). About half of them are
-normal ECGs. Known of the training records: age {age}, sex {sex}, BMI {bmi}.
+PTB-XL 1.0.3: {recordings} of its 21,799 records, {patients} patients, recorded {years} in Germany,
+about half of them normal ECGs. Folds 1 to 8 trained it ({train} records). Fold 9 ({validation})
+chose its size, noise, augmentation and epoch. Fold 10 ({test}) is what it is judged by below;
+earlier states of the code were judged by it too.
+
+Known of the training records: age {age}; sex {sex}; BMI {bmi}.
 
 The data are licensed [CC BY 4.0](https://creativecommons.org/licenses/by/4.0/): Wagner P,
 Strodthoff N, Bousseljot RD, Samek W, Schaeffter T. *PTB-XL, a large publicly available

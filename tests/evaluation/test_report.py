@@ -763,10 +763,8 @@ def test_the_table_of_real_ecgs_has_means_ranges_and_what_they_stand_beside(tmp_
         file.write_text(json.dumps(metrics), encoding="utf-8")
     rows = [line.strip("| ").split(" | ") for line in results.real_table().splitlines()[2:]]
     table = {row[0]: row[1:] for row in rows}
-    assert table["recall"] == ["0.20 (0.10 to 0.30)", "real 0.20 (0.20 to 0.20)"] + [
-        "1.00 (0.50 to 1.50)"
-    ]
-    assert table["MAE, uV"][1] == "PCA-7 0.2 (0.2 to 0.2)"
+    assert table["recall"] == ["0.20 (0.10 to 0.30)", "real 0.20", "1.00 (0.50 to 1.50)"]
+    assert table["MAE, uV"][1] == "PCA-7 0.2"
     assert table["reconstruction attack, AUC"][0] == "0.20 (0.10 to 0.30)"
 
 
