@@ -170,10 +170,8 @@ def real_table(names: Sequence[str] = PTBXL) -> str:
     runs = [read(run) for run in names]
 
     def cell(values: Sequence[float], form: str) -> str:
-        middle = f"{np.mean(values):{form}}"
-        return middle + (
-            f" ({min(values):{form}} to {max(values):{form}})" if len(runs) > 1 else ""
-        )
+        middle, *ends = (f"{x:{form}}" for x in (np.mean(values), min(values), max(values)))
+        return middle if {*ends} == {middle} else f"{middle} ({' to '.join(ends)})"
 
     rows = []
     for label, section, name, form, beside, other, divided in REAL_ROWS:
