@@ -494,7 +494,7 @@ class VAE(OwnObjective):
                 f"Received: noise={self.settings['noise']!r}."
             )
         parts = (np.log(self.noise_sd_uv / 1000), self.noise_leads, self.noise_time)
-        fitted = observation.Fitted(*(np.asarray(part, np.float64) for part in parts))
+        fitted = observation.Fitted(*map(ops.convert_to_numpy, parts))
         ecg = np.empty((n, *self.ecg_shape), np.float32)
         for rows, noise in observation.draws(fitted, n, seed):
             ecg[rows] = noise if self._expansion is None else self._expansion @ noise
@@ -525,11 +525,12 @@ class VAE(OwnObjective):
         mean, log_var = self.encode(ecg, conditions)
         noise = np.random.default_rng(seed).standard_normal(mean.shape)
         z, start = mean + np.exp(0.5 * log_var) * noise, 0
-        log_noise, profile = (ops.convert_to_numpy(x) for x in (self._log_noise(), self.profile))
+        parts = self._log_noise(), self.profile, self.scale * self.profile
+        log_noise, profile, unit = map(ops.convert_to_numpy, parts)
         for decoded in self.decode_batches(z, conditions):
             rows = slice(start, start + len(decoded))
             rest = np.asarray(ecg[rows]).reshape(decoded.shape) - decoded
-            rest = rest[:, self.picked] / (float(self.scale) * profile)
+            rest = rest[:, self.picked] / unit
             loss = observation.negative_log_likelihood(
                 np.square(rest), log_noise, self.settings["noise"]
             )

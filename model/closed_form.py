@@ -274,14 +274,14 @@ def fit_noise(
         others: the same of subjects that it was not trained on: the level of all noise is theirs.
         seed: of the sample of the posterior that is decoded.
     """
-    unit = ops.convert_to_numpy(model.scale * model.profile)
+    scale, unit = map(ops.convert_to_numpy, (model.scale, model.scale * model.profile))
 
     def rest(ecg: np.ndarray, conditions: np.ndarray) -> np.ndarray:
         rows = np.unique(np.linspace(0, len(ecg) - 1, min(len(ecg), MOST)).astype(int))
         ecg, conditions = np.asarray(ecg[rows], dtype=np.float32), conditions[rows]
         return (ecg - model.reconstruct(ecg, conditions, seed))[:, model.picked] / unit
 
-    fitted = noise.fit(rest(ecg, conditions), noise.QUIETEST * float(model.scale) / unit)
+    fitted = noise.fit(rest(ecg, conditions), noise.QUIETEST * float(scale) / unit)
     log_sd = fitted.log_sd
     if others is not None:
         log_sd = log_sd + noise.log_level(rest(*others), log_sd)

@@ -112,7 +112,7 @@ MUTATIONS = [
         NOISE,
         ("return bound - kl - np.log(", "return bound - np.log("),
         (
-            "rest = rest[:, self.picked] / (float(self.scale) * profile)",
+            "rest = rest[:, self.picked] / unit",
             "rest = rest[:, self.picked]",
         ),
         ("return ecg + self.draw_noise(len(ecg), seed) if noise else ecg", "return ecg"),

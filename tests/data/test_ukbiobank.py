@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from config import CONFIG, PRESETS, DataConfig
+from config import PRESETS, DataConfig
 from data import Cohort, CohortError, load_cohort
 from data.beats import median_beat
 from data.readers.cardiosoft import MEASUREMENTS, read_median_beat, read_strip
@@ -245,7 +245,7 @@ def test_the_settings_name_the_reader_and_its_beats(folder, beats):
 def test_the_preset_reads_the_stored_beats():
     preset = PRESETS["ukbiobank"]
     assert (preset.data.source, preset.data.beats) == ("ukbiobank", "median")
-    assert preset.model == CONFIG.model
+    assert preset.model == PRESETS["ptbxl"].model
 
 
 # --- what is refused ----------------------------------------------------------------------------
