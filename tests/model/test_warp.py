@@ -72,3 +72,16 @@ def test_gradients_are_those_of_finite_differences():
         assert float(of_speeds[row, knot]) == pytest.approx(slope, rel=0.03, abs=0.15)
     # Linear in the ECG: the gradient gives the value back.
     assert float(keras.ops.sum(of_ecg * smooth)) == pytest.approx(float(value), rel=1e-4)
+
+
+def test_the_mean_beat_moves_with_the_deviation_from_it():
+    layer, speed = TimeWarp(), 1.4
+    knots = np.full((B, KNOTS), np.arctanh(np.log(speed) / FASTEST), np.float32)
+    layer([ECG, knots])
+    mean, profile = ECG[0] + np.sin(TIME / 7), np.exp(0.3 * np.cos(TIME / 9)) * np.ones((LEADS, 1))
+    layer.mean_beat.assign(mean)
+    layer.profile.assign(profile)
+    source = np.clip(AT + speed * (TIME - AT), 0, SAMPLES - 1)
+    beats = [[np.interp(source, TIME, lead) for lead in profile * beat + mean] for beat in ECG]
+    found = keras.ops.convert_to_numpy(layer([ECG, knots]))
+    np.testing.assert_allclose(found, (np.array(beats) - mean) / profile, atol=5e-3)
