@@ -471,13 +471,13 @@ class VAE(OwnObjective):
             ModelError: noise of a model that has none of each sample, no whole number of ECGs, a
                 negative seed, or a model with conditions and without schema.
         """
-        inputs.check_draws(n, seed)
+        inputs.check_draws(1 if n is None else n, seed)
         encoded = self._encoded(conditions, n)
         ecg = self.decode(self.prior.sample(encoded, seed), encoded)
         return ecg + self.draw_noise(len(ecg), seed) if noise else ecg
 
     def draw_noise(self, n: int, seed: int = 0) -> np.ndarray:
-        """Observation noise (n, L, T) in mV, see `model.noise.draw`.
+        """Observation noise (n, L, T) in mV, see `model.noise.draws`.
 
         Args:
             n: number of ECGs.
@@ -535,7 +535,7 @@ class VAE(OwnObjective):
                 np.square(rest), log_noise, self.settings["noise"]
             )
             bound[rows], start = -ops.convert_to_numpy(loss), rows.stop
-        kl = 0.5 * (np.square(mean) + np.exp(log_var) - 1 - log_var).sum(axis=1)
+        kl = ops.convert_to_numpy(gaussian_kl(mean, log_var)).sum(axis=1)
         return bound - kl - np.log(profile * np.ones(self.mean_beat.shape)).sum()
 
     def counterfactual(

@@ -279,6 +279,7 @@ def fit_noise(
     def rest(ecg: np.ndarray, conditions: np.ndarray) -> np.ndarray:
         rows = np.unique(np.linspace(0, len(ecg) - 1, min(len(ecg), MOST)).astype(int))
         ecg, conditions = np.asarray(ecg[rows], dtype=np.float32), conditions[rows]
+        ecg = ecg.reshape(len(rows), *model.ecg_shape)  # (N, L, T, 1) is taken too
         return (ecg - model.reconstruct(ecg, conditions, seed))[:, model.picked] / unit
 
     fitted = noise.fit(rest(ecg, conditions), noise.QUIETEST * float(scale) / unit)

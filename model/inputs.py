@@ -153,8 +153,8 @@ def checked_latent(z: np.ndarray, latent_space_dim: int) -> np.ndarray:
 
 
 def check_draws(n: object, seed: object) -> None:
-    """Raises ModelError where a number of draws (or None) or their seed is none."""
-    if n is not None and not (isinstance(n, (int, np.integer)) and n >= 1):
+    """Raises ModelError where a number of draws or their seed is none."""
+    if not (isinstance(n, (int, np.integer)) and n >= 1):
         raise ModelError(f"Expected n of 1 or more. Received: {n!r}.")
     if not (isinstance(seed, (int, np.integer)) and seed >= 0):
         raise ModelError(f"Expected a seed of 0 or more. Received: {seed!r}.")

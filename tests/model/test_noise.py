@@ -232,6 +232,23 @@ def test_the_warp_of_a_model_moves_its_mean_beat():
     np.testing.assert_allclose(moved, np.interp(source, time, still), atol=1e-4)
 
 
+@pytest.mark.parametrize(("n", "seed"), [(None, 0), (0, 0), (2.5, 0), (2, -1), (2, None)])
+def test_draws_that_are_none_are_refused(n, seed):
+    vae = VAE(SHAPE, *LAYERS, Z, 0, noise="per_sample")
+    with pytest.raises(ModelError, match="Expected"):
+        vae.draw_noise(n, seed)
+
+
+def test_a_last_axis_of_one_is_taken():
+    fitted = []
+    for ecg in (ECG, ECG[..., None]):
+        vae = VAE(SHAPE, *LAYERS, Z, 5, schema=SCHEMA, noise="per_sample").adapt(ecg, TABLE)
+        fitted.append(vae.fit_noise(ecg, TABLE, (ecg, TABLE)))
+    one, other = fitted
+    np.testing.assert_array_equal(one.noise_sd_uv, other.noise_sd_uv)
+    np.testing.assert_array_equal(one.bound(ECG, TABLE), other.bound(ECG[..., None], TABLE))
+
+
 def test_everything_is_saved(tmp_path):
     model = VAE(SHAPE, *LAYERS, Z, 5, schema=SCHEMA, noise="per_sample", time_warp=5)
     model.adapt(ECG, TABLE).fit_noise(ECG, TABLE)
