@@ -1,10 +1,7 @@
-"""A whole run, from nothing to the report, and what is left when one is killed."""
+"""A whole run, from nothing to the report."""
 
 import json
 import math
-import re
-import signal
-import time
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +9,6 @@ import pandas as pd
 import pytest
 
 from data.synthetic import simulate
-from tests import processes
 from tests.eager import train_eagerly
 from train import main, parse, train
 from training.provenance import fingerprint
@@ -153,31 +149,6 @@ def test_a_finished_run_is_not_overwritten(run, capsys):
     assert stop.value.code == 2
     assert capsys.readouterr().err.count("\n") == 1
     assert (run / "metrics.json").stat().st_mtime_ns == before
-
-
-def test_a_killed_run_goes_on_with_the_same_command_and_ends_the_same(run, capsys, monkeypatch):
-    command = ["--run", "killed", *ARGUMENTS]
-    killed = Path("runs/killed")
-    process = processes.begin(Path.cwd(), main, command)
-    while process.exitcode is None and not (killed / "checkpoint" / "training.npz").exists():
-        time.sleep(0.01)
-    process.kill()
-    process.join()
-    assert process.exitcode == -signal.SIGKILL
-    assert not (killed / "history.csv").exists()
-
-    monkeypatch.setattr("evaluation.evaluate", lambda *_: ({}, {}))  # judged once is enough
-    monkeypatch.setattr("evaluation.report.page.write_results", lambda *_: None)
-    main(command)
-    resumed = re.search(r"Resuming after epoch (\d+) of 8", capsys.readouterr().out)
-    assert 1 <= int(resumed[1]) < 8
-    received, expected = (pd.read_csv(folder / "history.csv") for folder in (killed, run))
-    columns = expected.columns.drop("seconds")
-    pd.testing.assert_frame_equal(received[columns], expected[columns], rtol=1e-6)
-    arguments = {"n": 4, "age": 50, "sex": "male"}
-    received, expected = (VAE.load(folder).generate(**arguments) for folder in (killed, run))
-    np.testing.assert_allclose(received, expected, atol=1e-5)
-    assert not (killed / "checkpoint").exists()
 
 
 @pytest.mark.parametrize(("noise", "adapted"), [("learned", True), ("mse", False)])

@@ -93,7 +93,7 @@ def test_a_step_on_two_devices_is_that_of_one_on_the_whole_batch(tmp_path):
     found = {}
     for line in printed.splitlines():
         found |= json.loads(line) if line.startswith("{") else {}
-    assert set(found) == {"default", "published", "cox"}
+    assert set(found) == {"default, with risk", "published"}
     for name, found_of in found.items():
         assert found_of["moved"] > 15, name
         assert found_of["weights"] < 2e-3, (name, found_of)
