@@ -22,9 +22,10 @@ import numpy as np
 from keras import ops
 
 from data.conditions import ConditionSchema
-from data.leads import expansion_matrix, independent_among
+from data.leads import LEADS, expansion_matrix, independent_among
 from model import closed_form, inputs, network
 from model import noise as observation
+from model.augment import augment
 from model.inputs import Conditions
 from model.network import ModelError
 from model.own_objective import OwnObjective, check_no_targets, targets
@@ -195,11 +196,15 @@ class VAE(OwnObjective):
     def call(self, inputs, training: bool = False) -> dict:
         """(ecg (B, L, T) mV, conditions (B, C)) -> reconstruction and posterior.
 
+        A third input (B, 7), of `model.augment.draw`, changes the ECGs at random first.
+
         Returns:
             `reconstruction` (B, L, T) mV, `mean` and `log_var` (B, Z), and what the loss needs.
             The latent is sampled in training, and its mean otherwise.
         """
-        ecg, conditions = self._as_inputs(inputs)
+        ecg, conditions, *drawn = self._as_inputs(inputs)
+        if drawn:
+            ecg = self._augmented(ecg, *drawn)
         if training:
             conditions = self._drop_conditions(conditions)
         x = self._standardise(ecg)
@@ -291,7 +296,7 @@ class VAE(OwnObjective):
 
     def _as_inputs(self, given):
         """(ecg, conditions), or ecg alone, as tensors; numbers (B,) are rows of `resident`."""
-        ecg, conditions = given if isinstance(given, (tuple, list)) else (given, None)
+        ecg, conditions, *drawn = given if isinstance(given, (tuple, list)) else (given, None)
         if len(ecg.shape) == 1:
             ecg = ops.take(self.resident, ecg, axis=0)
         ecg = ops.cast(ecg, "float32")
@@ -300,7 +305,12 @@ class VAE(OwnObjective):
         if conditions is None:
             inputs.check_unknown(self.schema, self.condition_dim)
             conditions = ops.zeros((ops.shape(ecg)[0], self.condition_dim))
-        return ecg, ops.cast(conditions, "float32")
+        return ecg, ops.cast(conditions, "float32"), *drawn
+
+    def _augmented(self, ecg, drawn):
+        if self.leads != LEADS:
+            raise ModelError(f"Augmentation rotates the standard 12 leads. Received: {self.leads}.")
+        return augment(ecg, drawn)
 
     def _drop_conditions(self, conditions):
         """Hides each condition of each subject with probability `condition_dropout`."""

@@ -3,6 +3,8 @@
     python -m benchmarks.training [--rounds 9] [--ecgs 1024]
     python -m benchmarks.training --linear     seconds per epoch as the cohort grows
     python -m benchmarks.training --profile    where the time of a step goes
+    python -m benchmarks.training --augmentation [--busy 1]    what augmentation adds to an epoch,
+                                                               with so many cores busy otherwise
 
 "stock" is what Keras does by itself on a CPU: its own layers, `fit` with arrays, no XLA. "stock,
 XLA" shows how much of the difference the compiler makes. "ours" is what `training.fit` does:
@@ -16,6 +18,7 @@ from __future__ import annotations
 import glob
 import os
 import re
+import subprocess
 import sys
 import tempfile
 import time
@@ -69,12 +72,13 @@ class Clock(keras.callbacks.Callback):
         self.seconds.append(time.perf_counter() - self.started)
 
 
-def seconds(model: VAE, kind: str, samples: Samples, batch: int) -> float:
+def seconds(model: VAE, kind: str, samples: Samples, batch: int, augmentation: float = 0) -> float:
     """Of one epoch, the second of two: `fit` takes a moment to begin."""
     clock = Clock()
     keywords = {"epochs": 2, "verbose": 0, "callbacks": [clock]}
     if kind == "ours":
-        model.fit(pipeline(Calls(Batches(samples, batch))), shuffle=False, **keywords)
+        batches = Batches(samples, batch, augmentation=augmentation)
+        model.fit(pipeline(Calls(batches)), shuffle=False, **keywords)
     else:
         model.fit((samples.ecg, samples.conditions), batch_size=batch, **keywords)
     return clock.seconds[-1]
@@ -122,6 +126,24 @@ def grow(rounds: int) -> None:
         print(f"{n:7} {epoch:12.2f} {1e6 * epoch / n:12.0f}", flush=True)
 
 
+def augment(rounds: int, n: int, busy: int) -> None:
+    samples, epochs = simulated(n), {}
+    for strength in (0.0, 3.0):
+        model = VAE(*ARCHITECTURE[:-1], 48, 3, hidden=(256,), time_warp=41, noise="per_sample")
+        model.compile(optimizer=keras.optimizers.Adam(1e-3), jit_compile=True)
+        epochs[strength] = partial(seconds, model, "ours", samples, 32, strength)
+    others = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(busy)]
+    try:
+        taken = {strength: each[1:] for strength, each in alternating(rounds, epochs).items()}
+    finally:
+        for other in others:
+            other.kill()
+            other.wait()
+    print(f"{'busy':>4} {'s without':>10} {'s with':>8}   ratio (range)")
+    medians = "".join(f"{np.median(each):10.2f}" for each in taken.values())
+    print(f"{busy:4} {medians}   {spread(taken[3.0] / taken[0.0], 2)}", flush=True)
+
+
 def profile_steps(n: int) -> None:
     import tensorflow as tf
     from tensorflow.tsl.profiler.protobuf import xplane_pb2
@@ -156,8 +178,17 @@ def profile_steps(n: int) -> None:
         print(f"{name:10}" + "".join(f"{ms:14.2f}" for ms in row), flush=True)
 
 
-def main(rounds: int = 9, ecgs: int = 1024, linear: bool = False, profile: bool = False) -> None:
-    if profile:
+def main(
+    rounds: int = 9,
+    ecgs: int = 1024,
+    linear: bool = False,
+    profile: bool = False,
+    augmentation: bool = False,
+    busy: int = 0,
+) -> None:
+    if augmentation:
+        augment(rounds, ecgs, busy)
+    elif profile:
         profile_steps(ecgs)
     elif linear:
         grow(rounds)

@@ -54,18 +54,33 @@ class TimeWarp(keras.layers.Layer):
         log_speed = FASTEST * ops.tanh(ops.matmul(speeds, self.between))  # (B, T)
         # The time at a sample is the sum of all steps up to it; at the R wave none is lost.
         late = ops.cumsum(ops.expm1(log_speed), axis=1)
-        at = round(FIDUCIAL * (last + 1))
+        at = time_of_r_wave(last + 1)
         late = late - late[:, at : at + 1]
-        source = ops.clip(ops.arange(last + 1, dtype="float32") + late, 0.0, float(last))
-        before = ops.stop_gradient(ops.minimum(ops.floor(source), last - 1.0))
-        share = (source - before)[:, None]  # (B, 1, T)
-        # Of a training that has diverged the place is NaN: no sample then.
-        index = ops.clip(ops.cast(before, "int32"), 0, last - 1)[:, None]
-        index = ops.broadcast_to(index, ops.shape(beat))
-        left = ops.take_along_axis(beat, index, axis=2)
-        right = ops.take_along_axis(beat, index + 1, axis=2)
-        return (left + share * (right - left) - self.mean_beat) / self.profile
+        read = read_off(beat, ops.arange(last + 1, dtype="float32") + late)
+        return (read - self.mean_beat) / self.profile
 
     def compute_output_shape(self, input_shape):
         """That of the deviation."""
         return input_shape[0]
+
+
+def time_of_r_wave(samples: int) -> int:
+    """The sample of the R wave in a window of so many."""
+    return round(FIDUCIAL * samples)
+
+
+def read_off(beat, times):
+    """A beat (B, I, T) at the times (B, T) in samples, between samples linearly.
+
+    What lies outside the beat is its first or last sample.
+    """
+    last = beat.shape[2] - 1
+    source = ops.clip(times, 0.0, float(last))
+    before = ops.stop_gradient(ops.minimum(ops.floor(source), last - 1.0))
+    share = (source - before)[:, None]  # (B, 1, T)
+    # Of a training that has diverged the place is NaN: no sample then.
+    index = ops.clip(ops.cast(before, "int32"), 0, last - 1)[:, None]
+    index = ops.broadcast_to(index, ops.shape(beat))
+    left = ops.take_along_axis(beat, index, axis=2)
+    right = ops.take_along_axis(beat, index + 1, axis=2)
+    return left + share * (right - left)

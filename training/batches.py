@@ -10,9 +10,8 @@ from typing import NamedTuple
 import keras
 import numpy as np
 
-from config import TrainingConfig
-from data.augment import augment
 from data.rows import Rows
+from model.augment import draw
 from model.cox import batch_rows
 from vae import VAE
 
@@ -43,6 +42,8 @@ class Samples(NamedTuple):
 class Batches(keras.utils.PyDataset):
     """Shuffled batches (ECG (B, L, T), conditions (B, C)), target; a function of (seed, epoch).
 
+    With augmentation, (B, 7) numbers follow the conditions: what is done to each ECG.
+
     `model.cox.batch_rows` deals the rows, so that with rare events each batch has one if possible.
     The rows that do not fill a last batch are left out, others in each epoch.
 
@@ -50,7 +51,7 @@ class Batches(keras.utils.PyDataset):
         samples: N subjects; of a memory map or `Rows` only the rows of a batch are read.
         batch_size: B, or N if there are fewer.
         seed: of shuffling and augmentation.
-        augmentation: strength of `data.augment.augment`.
+        augmentation: strength of `model.augment.draw`.
         shuffle: False for validation: in order, with the incomplete last batch.
         resident: hand out the numbers (B,) of the rows for the ECGs, which the model has at hand
             (see `hold`).
@@ -91,23 +92,24 @@ class Batches(keras.utils.PyDataset):
             ecg = rows.astype(np.int32)
         else:
             ecg = np.asarray(self.samples.ecg[rows], dtype=np.float32)
-        if self.augmentation:
-            each = ecg.reshape(-1, *ecg.shape[-3:])
-            for number, batch in zip(np.atleast_1d(index), each, strict=True):
-                rng = np.random.default_rng([self.seed, self.epoch, number])
-                batch[:] = augment(batch, self.augmentation, rng)
         inputs = (ecg, self.samples.conditions[rows])
+        if self.augmentation:
+            drawn = [self._drawn(number) for number in np.atleast_1d(index)]
+            inputs += (np.reshape(drawn, (*rows.shape, -1)),)
         target = self.samples.target
         return (inputs,) if target is None else (inputs, target[rows])
 
+    def _drawn(self, number: int) -> np.ndarray:
+        rng = np.random.default_rng([self.seed, self.epoch, number])
+        return draw(len(self.rows[number]), self.augmentation, rng)
 
-def hold(model: VAE, ecg: np.ndarray | Rows, settings: TrainingConfig) -> bool:
+
+def hold(model: VAE, ecg: np.ndarray | Rows) -> bool:
     """Puts training ECGs where the model is, if that is a GPU with room for them.
 
     A step is then sent nothing but row numbers. On a CPU a batch is copied either way.
-    Augmentation changes ECGs before that.
     """
-    fits = isinstance(ecg, np.ndarray) and ecg.nbytes <= RESIDENT and not settings.augmentation
+    fits = isinstance(ecg, np.ndarray) and ecg.nbytes <= RESIDENT
     on_gpu = not keras.distribution.list_devices()[0].startswith("cpu")
     if not (fits and on_gpu):
         return False

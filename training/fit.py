@@ -123,7 +123,7 @@ def fit(
     settings, epochs = config.training, config.training.epochs
     devices = devices_in_use()
     size = min(settings.batch_size, len(train.ecg) // devices * devices)
-    resident = devices == 1 and hold(model, train.ecg, settings)
+    resident = devices == 1 and hold(model, train.ecg)
     batches = Batches(train, size, settings.seed, settings.augmentation, resident=resident)
     watched = Batches(validation, 256, shuffle=False)
     watched = Filled(watched, devices) if devices > replicas() else pipeline(watched)

@@ -6,7 +6,8 @@ import pandas as pd
 import pytest
 
 from config import TrainingConfig
-from data.augment import augment
+from data.leads import derive_leads, independent_leads
+from model.augment import augment, draw
 from tests.eager import train_eagerly
 from tests.tiny_cohort import COHORT, CONFIGURED, OTHERS, SCHEMA, TRAIN, VALIDATION
 from training import batches as batches_module
@@ -80,16 +81,15 @@ def test_several_batches_at_once_are_the_stack_of_each(keywords):
     target = np.random.default_rng(1).normal(size=(40, 2))
     batches = Batches(Samples(ecg, np.arange(40.0)[:, None], target), 8, seed=3, **keywords)
     batches.start_epoch(2)
-    (stacked, conditions), targets = batches[np.array([1, 4, 4])]
+    stacked, targets = batches[np.array([1, 4, 4])]
     for position, number in enumerate((1, 4, 4)):
-        (expected, condition), one = batches[number]
-        np.testing.assert_array_equal(stacked[position], expected, strict=True)
-        np.testing.assert_array_equal(conditions[position], condition, strict=True)
+        inputs, one = batches[number]
+        for part, expected in zip(stacked, inputs, strict=True):
+            np.testing.assert_array_equal(part[position], expected, strict=True)
         np.testing.assert_array_equal(targets[position], one, strict=True)
         if "augmentation" in keywords:
-            random = np.random.default_rng([3, 2, number])
-            known = augment(ecg[condition[:, 0].astype(int)], 1.0, random)
-            np.testing.assert_array_equal(expected, known)
+            known = draw(8, 1.0, np.random.default_rng([3, 2, number]))
+            np.testing.assert_array_equal(inputs[2], known)
 
 
 def test_the_order_depends_on_seed_and_epoch_alone():
@@ -191,7 +191,7 @@ def steps_of(several, **compiled):
     model = build_model(config, SCHEMA, COHORT)
     # Not eagerly unless it is asked for, as the other tests here.
     keras.Model.compile(model, keras.optimizers.Adam(1e-3), **compiled)
-    batches = Batches(TRAIN, 8)  # 5 in 3 calls, of which the last holds one
+    batches = Batches(TRAIN, 8, augmentation=1.0)  # 5 in 3 calls, of which the last holds one
     data = pipeline(Calls(batches) if several else batches)
     history = model.fit(data, epochs=2, shuffle=False, verbose=0).history
     assert model.optimizer.iterations == 10
@@ -238,34 +238,42 @@ def test_ecgs_that_lie_on_a_gpu_are_told_by_number_and_train_bit_for_bit_the_sam
         np.testing.assert_array_equal(one, other)
 
 
-def test_what_does_not_fit_on_a_gpu_or_is_changed_on_the_way_stays_where_it_is(monkeypatch):
+def test_what_does_not_fit_on_a_gpu_stays_where_it_is(monkeypatch):
     model = build_model(CONFIGURED, SCHEMA, COHORT)
-    settings = CONFIGURED.training
-    assert not hold(model, COHORT.ecg, settings)  # no GPU
+    assert not hold(model, COHORT.ecg)  # no GPU
     monkeypatch.setattr(training.keras.distribution, "list_devices", lambda: ["gpu:0"])
-    assert not hold(model, COHORT.ecg, replace(settings, augmentation=1.0))
     monkeypatch.setattr(batches_module, "RESIDENT", COHORT.ecg.nbytes - 1)
-    assert not hold(model, COHORT.ecg, settings)
+    assert not hold(model, COHORT.ecg)
     assert model.resident is None
     monkeypatch.setattr(batches_module, "RESIDENT", COHORT.ecg.nbytes)
-    assert hold(model, COHORT.ecg, settings)
+    assert hold(model, COHORT.ecg)
 
 
-def test_augmentation_changes_training_ecgs_anew_in_each_epoch_and_reproducibly():
-    ecg = np.random.default_rng(0).normal(size=(20, 12, 400)).astype(np.float32)
-    samples = Samples(ecg, np.arange(20.0)[:, None])
+def test_augmentation_is_drawn_anew_in_each_epoch_and_batch_and_reproducibly():
+    samples = Samples(np.zeros((20, 12, 400), np.float32), np.arange(20.0)[:, None])
 
-    def batch(strength, epoch):
-        batches = Batches(samples, 10, 0, strength)
+    def drawn(epoch, number, resident=False):
+        batches = Batches(samples, 10, 0, 1.0, resident=resident)
         batches.start_epoch(epoch)
-        ((received, conditions),) = batches[0]
-        return received - ecg[conditions[:, 0].astype(int)]
+        [(_, _, numbers)] = batches[number]
+        return numbers
 
-    assert not batch(0.0, 1).any()
-    assert np.abs(batch(1.0, 1)).max() > 0.1
-    np.testing.assert_array_equal(batch(1.0, 1), batch(1.0, 1))
-    spread = [np.abs(batch(1.0, epoch)).mean() for epoch in (1, 2)]
-    assert spread[0] != spread[1]
+    assert drawn(1, 0).shape == (10, 7)
+    np.testing.assert_array_equal(drawn(1, 0), drawn(1, 0, resident=True))
+    assert (drawn(1, 0) != drawn(2, 0)).all()
+    assert (drawn(1, 0) != drawn(1, 1)).all()
+
+
+def test_a_model_is_trained_on_the_augmented_ecgs_and_judged_on_the_others():
+    ecg = np.cumsum(np.random.default_rng(0).normal(0, 0.05, (20, 12, 400)), axis=2)
+    ecg, conditions = derive_leads(independent_leads(ecg.astype(np.float32))), np.zeros((20, 0))
+    model = VAE((12, 400), (2,), ((1, 10),), ("same",), 2, 0).adapt(ecg)
+    [(_, _, drawn)] = Batches(Samples(ecg, conditions), 20, 0, 2.0)[0]
+    given = model((ecg, conditions, drawn), training=True)["standardised"]
+    expected = model((augment(ecg, drawn), conditions), training=True)["standardised"]
+    np.testing.assert_allclose(given, expected, atol=1e-5)
+    plain = model((ecg, conditions))["standardised"]
+    assert np.abs(given - plain).max() > 0.1
 
 
 # --- schedules ------------------------------------------------------------------------------------
