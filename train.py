@@ -29,7 +29,7 @@ def train(config: Config = CONFIG, overwrite: bool = False) -> Path:
 
     Returns:
         The run folder: `config.json`, `environment.json`, `history.csv`, `model/`,
-        `metrics.json`, `figures/`, `report.html`.
+        `metrics.json`, `figures/`, `explorer.html`, `report.html`.
 
     Raises:
         RunError: a run of this name is finished, or was begun with other settings or data.
@@ -43,6 +43,8 @@ def train(config: Config = CONFIG, overwrite: bool = False) -> Path:
         import keras
 
         from evaluation import evaluate
+        from evaluation.explorer.page import write_explorer
+        from evaluation.explorer.reference import of_training
         from evaluation.report.page import write_results
         from training.devices import open_devices
         from training.fit import fit
@@ -82,11 +84,13 @@ def train(config: Config = CONFIG, overwrite: bool = False) -> Path:
 
     with clock.phase("evaluation"):
         # What is judged is the file that a user would load.
-        metrics, figures = evaluate(VAE.load(folder), split, config.evaluation, history)
+        model = VAE.load(folder)
+        metrics, figures = evaluate(model, split, config.evaluation, history)
 
     trained = speed(history, len(split.train), clock, config.training.watch)
     with clock.phase("report"):
         metrics = {"data": counts(split, cohort), "training": trained, **metrics}
+        write_explorer(folder, model, config.run, of_training(split.train))
         write_results(folder, metrics, figures)
     shutil.rmtree(folder / "checkpoint", ignore_errors=True)
     print(f"{clock}; compiling took about {trained['compile_seconds']:.0f} of training.")
