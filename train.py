@@ -46,6 +46,7 @@ def train(config: Config = CONFIG, overwrite: bool = False) -> Path:
         from evaluation.explorer.page import write_explorer
         from evaluation.explorer.reference import of_training
         from evaluation.report.page import write_results
+        from evaluation.tensorboard import boards
         from training.devices import open_devices
         from training.fit import fit
         from training.provenance import speed
@@ -71,7 +72,11 @@ def train(config: Config = CONFIG, overwrite: bool = False) -> Path:
         kind = kind_of(config.model.task)
         if kind == "regression":
             model.adapt_target(training.target)
-        history = fit(model, training, validation, config, folder / "checkpoint" / "training.npz")
+        watchers = []
+        if config.training.tensorboard:
+            watchers = boards(folder / "tensorboard", model, validation)
+        checkpoint = folder / "checkpoint" / "training.npz"
+        history = fit(model, training, validation, config, checkpoint, watchers)
         write_text(folder / "history.csv", history.to_csv(index=False))
         if not config.training.freeze:
             model.standardise_latent(training.ecg, training.conditions)
