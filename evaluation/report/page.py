@@ -18,6 +18,7 @@ from typing import NamedTuple
 import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from matplotlib.figure import Figure
+from tqdm import tqdm
 
 from evaluation.figures.ecg import save
 from evaluation.report.findings import FINDINGS
@@ -230,7 +231,7 @@ def _duration(seconds: float) -> str:
 def write_results(folder: Path, metrics: dict, figures: Mapping[str, Figure]) -> None:
     """Writes figures, `metrics.json` and, last, `report.html`: then a run is finished."""
     (folder / "figures").mkdir(exist_ok=True)
-    for name, figure in figures.items():
+    for name, figure in tqdm(figures.items(), "Drawing", unit="figure", disable=None):
         save(figure, folder / "figures" / f"{name}.png")
     # NaN is no JSON: a number that cannot be had is null.
     plain = {
