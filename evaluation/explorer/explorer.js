@@ -51,7 +51,7 @@ class Explorer {
       button.addEventListener("change", () => this.change({ speed: Number(button.value) })),
     );
     const fan = find("#fan");
-    model.conditions.forEach(({ name, title }) => fan.append(new Option(title, name)));
+    model.conditions.forEach(({ name, title }) => fan.append(new Option(capital(title), name)));
     fan.addEventListener("change", () => this.change({ fan: fan.value }));
     find("#fan-part").hidden = !model.conditions.length;
     const people = find("#people");
