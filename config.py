@@ -192,6 +192,8 @@ class TrainingConfig:
     """Compile the training step with XLA."""
     devices: Literal["auto"] | int = "auto"
     """Devices that share each batch: a number of GPUs (or CPU devices), or "auto": all GPUs."""
+    tensorboard: bool = False
+    """Write curves, the KL of each latent and reconstructions for TensorBoard, as it trains."""
     precision: Literal["float32", "mixed_float16", "mixed_bfloat16"] = "float32"
     """Keras's precision policy; float32 on a CPU."""
 

@@ -29,7 +29,7 @@ def train(config: Config = CONFIG, overwrite: bool = False) -> Path:
 
     Returns:
         The run folder: `config.json`, `environment.json`, `history.csv`, `model/`,
-        `metrics.json`, `figures/`, `report.html`.
+        `metrics.json`, `figures/`, `explorer.html`, `report.html`.
 
     Raises:
         RunError: a run of this name is finished, or was begun with other settings or data.
@@ -43,7 +43,10 @@ def train(config: Config = CONFIG, overwrite: bool = False) -> Path:
         import keras
 
         from evaluation import evaluate
+        from evaluation.explorer.page import write_explorer
+        from evaluation.explorer.reference import of_training
         from evaluation.report.page import write_results
+        from evaluation.tensorboard import boards
         from training.devices import open_devices
         from training.fit import fit
         from training.provenance import speed
@@ -69,7 +72,11 @@ def train(config: Config = CONFIG, overwrite: bool = False) -> Path:
         kind = kind_of(config.model.task)
         if kind == "regression":
             model.adapt_target(training.target)
-        history = fit(model, training, validation, config, folder / "checkpoint" / "training.npz")
+        watchers = []
+        if config.training.tensorboard:
+            watchers = boards(folder / "tensorboard", model, validation)
+        checkpoint = folder / "checkpoint" / "training.npz"
+        history = fit(model, training, validation, config, checkpoint, watchers)
         write_text(folder / "history.csv", history.to_csv(index=False))
         if not config.training.freeze:
             model.standardise_latent(training.ecg, training.conditions)
@@ -82,11 +89,13 @@ def train(config: Config = CONFIG, overwrite: bool = False) -> Path:
 
     with clock.phase("evaluation"):
         # What is judged is the file that a user would load.
-        metrics, figures = evaluate(VAE.load(folder), split, config.evaluation, history)
+        model = VAE.load(folder)
+        metrics, figures = evaluate(model, split, config.evaluation, history)
 
     trained = speed(history, len(split.train), clock, config.training.watch)
     with clock.phase("report"):
         metrics = {"data": counts(split, cohort), "training": trained, **metrics}
+        write_explorer(folder, model, config.run, of_training(split.train))
         write_results(folder, metrics, figures)
     shutil.rmtree(folder / "checkpoint", ignore_errors=True)
     print(f"{clock}; compiling took about {trained['compile_seconds']:.0f} of training.")

@@ -8,8 +8,9 @@ from __future__ import annotations
 import json
 import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,7 +29,7 @@ from config import (
 from data import Cohort, Split, load_cohort
 from data.tasks import kind_of
 from evaluation.external import external_split, fitting
-from evaluation.report.page import write_results
+from evaluation.report.page import EXPLORER, write_results
 from training.provenance import fingerprint
 from training.run_folder import (
     RUNS,
@@ -66,7 +67,7 @@ def judge_again(
         own_path: where the data that the run was trained on lie now, if they were moved.
 
     Returns:
-        The folder of `metrics.json`, `figures/` and `report.html`.
+        The folder of `metrics.json`, `figures/`, `explorer.html` and `report.html`.
 
     Raises:
         RunError: the run or its data are not there, or the results would replace something else.
@@ -90,10 +91,10 @@ def judge_again(
     keras.config.set_dtype_policy(config.training.precision)  # as it was judged before
     recorded = _recorded(run)
     model = VAE.load(run)
-    cohort, split, schema = _own_data(run, config, own_path)
+    cohort, split, schema = own_data(run, config, own_path)
     section = counts(split, cohort)
     changed = _changes(recorded.get("data", {}), section, model, schema, config)
-    changed = changed or _other_fingerprint(run, cohort)
+    changed = changed or other_fingerprint(run, cohort)
     if changed:
         text = f"The data are not those that {run} was trained on: {'; '.join(changed)}."
         if in_place:
@@ -170,11 +171,16 @@ def _judge(
 ) -> Path:
     """Measures, draws and writes. `sections` come first in the metrics."""
     from evaluation import evaluate
+    from evaluation.explorer.page import write_explorer
+    from evaluation.explorer.reference import of_training
 
     kept = [] if run is None else [path for name in KEPT_FILES if (path := run / name).is_file()]
     history = [pd.read_csv(path) for path in kept if path.name == "history.csv"]
     metrics, figures = evaluate(model, split, evaluation, *history)
-    _replace_results(out, title, described, {**sections, **metrics}, figures, kept)
+    # Whether a model without its run was trained on these is not known.
+    reference = None if run is None else of_training(split.train)
+    write_page = partial(write_explorer, model=model, title=title, reference=reference)
+    _replace_results(out, title, described, {**sections, **metrics}, figures, kept, write_page)
     return out
 
 
@@ -209,7 +215,7 @@ def _recorded(run: Path) -> dict:
     return metrics
 
 
-def _own_data(run: Path, config: Config, own_path: Path | None) -> tuple:
+def own_data(run: Path, config: Config, own_path: Path | None) -> tuple:
     """Cohort, split and schema of the run."""
     if own_path is not None:
         if config.data.source == "synthetic":
@@ -251,7 +257,7 @@ def _changes(recorded: Mapping, found: Mapping, model: VAE, schema, config: Conf
 # --- results --------------------------------------------------------------------------------------
 
 
-def _other_fingerprint(run: Path, cohort: Cohort) -> list[str]:
+def other_fingerprint(run: Path, cohort: Cohort) -> list[str]:
     """Whether the ECGs or subjects are not those that `environment.json` tells of."""
     try:
         begun = json.loads((run / "environment.json").read_text("utf-8"))["data"]["fingerprint"]
@@ -285,22 +291,29 @@ def _check_free(folder: Path, described: Mapping) -> None:
 
 
 def _replace_results(
-    folder: Path, title: str, described: dict, metrics: dict, figures: dict, kept: list[Path]
+    folder: Path,
+    title: str,
+    described: dict,
+    metrics: dict,
+    figures: dict,
+    kept: list[Path],
+    write_page: Callable[[Path], object],
 ) -> None:
     """Writes all results beside those that are there, then moves them over, file by file."""
-    partial = folder / "judging.partial"
-    shutil.rmtree(partial, ignore_errors=True)
-    stage = partial / title  # the page is called by the name of its folder
+    staging = folder / "judging.partial"
+    shutil.rmtree(staging, ignore_errors=True)
+    stage = staging / title  # the page is called by the name of its folder
     try:
         stage.mkdir(parents=True)
         write_text(stage / "config.json", json.dumps(described, indent=2) + "\n")
         for path in kept:
             shutil.copyfile(path, stage / path.name)
+        write_page(stage)
         write_results(stage, metrics, figures)
         # First what says whose results these are: killed after it, the same command may go on.
         (stage / "config.json").replace(folder / "config.json")
         (folder / "figures").mkdir(exist_ok=True)
-        last = (*KEPT_FILES, "metrics.json", "report.html")
+        last = (*KEPT_FILES, EXPLORER, "metrics.json", "report.html")
         names = [path.relative_to(stage) for path in (stage / "figures").iterdir()]
         for name in [*names, *(Path(file) for file in last)]:
             if (stage / name).is_file():
@@ -309,4 +322,4 @@ def _replace_results(
             if old.stem not in figures:
                 old.unlink()
     finally:
-        shutil.rmtree(partial, ignore_errors=True)
+        shutil.rmtree(staging, ignore_errors=True)

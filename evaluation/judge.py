@@ -5,11 +5,13 @@ Dims: N recordings, L leads, T samples, Z latent.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from tqdm import tqdm
 
 from config import EvaluationConfig
 from data.cohort import Cohort, Split
@@ -38,6 +40,7 @@ from evaluation.measures.utility import utility_metrics
 if TYPE_CHECKING:
     from vae import VAE
 
+PARTS = 7  # that `evaluate` begins
 # What is used of larger splits: time and memory of the figures below do not grow beyond.
 PCA_RECORDINGS = 50_000  # training; the baseline is then 0.02% of its error from all of them
 COX_RECORDINGS = 50_000  # training, of the regressions that a head is compared with
@@ -59,11 +62,18 @@ def evaluate(
         Sections of plain numbers, and figures by name.
     """
     posterior = model.encode(split.test.ecg, split.test.subjects)
-    metrics = measured(model, split, settings, posterior)
-    reconstruction = Reconstruction(model, posterior[0], split.test.subjects)
-    drawn = draw(model, split, metrics, reconstruction, posterior, settings, history)
-    if "survival" in metrics:
-        drawn |= draw_risk(model, _followed(split), metrics["survival"])
+    with tqdm(total=PARTS, desc="Judging", unit="part", disable=None) as bar:  # on a terminal only
+
+        def begin(part: str) -> None:
+            bar.set_postfix_str(part)
+            bar.update()
+
+        metrics = measured(model, split, settings, posterior, begin)
+        begin("figures")
+        reconstruction = Reconstruction(model, posterior[0], split.test.subjects)
+        drawn = draw(model, split, metrics, reconstruction, posterior, settings, history)
+        if "survival" in metrics:
+            drawn |= draw_risk(model, _followed(split), metrics["survival"])
     return metrics, drawn
 
 
@@ -72,8 +82,18 @@ def measured(
     split: Split,
     settings: EvaluationConfig,
     posterior: tuple[np.ndarray, np.ndarray],
+    begin: Callable[[str], object] = str,
 ) -> dict[str, dict]:
-    """The numbers of `evaluate`; `posterior` is mean and log variance (N, Z) of the test split."""
+    """The numbers of `evaluate`.
+
+    Args:
+        model: as in `evaluate`.
+        split: likewise.
+        settings: likewise.
+        posterior: mean and log variance (N, Z) of the test split.
+        begin: told of each part as it begins.
+    """
+    begin("reconstruction")
     test, patients = split.test, split.test.subjects["patient_id"].to_numpy()
     mean, log_var = posterior
     targets, names = probe_targets(model.schema, test.subjects)
@@ -100,8 +120,9 @@ def measured(
             draws=settings.bootstrap,
         )
         | noise_metrics(model, bound, patients, settings),
-        **_generator_metrics(model, split, mean, settings),
+        **_generator_metrics(model, split, mean, settings, begin),
     }
+    begin("outcomes")
     task = getattr(model, "task", None)
     if kind_of(task) == "survival":
         followed = _followed(split)
@@ -159,13 +180,18 @@ def _some(part: Cohort, most: int | None = None) -> Cohort:
 
 
 def _generator_metrics(
-    model: VAE, split: Split, mean: np.ndarray, settings: EvaluationConfig
+    model: VAE,
+    split: Split,
+    mean: np.ndarray,
+    settings: EvaluationConfig,
+    begin: Callable[[str], object],
 ) -> dict[str, dict]:
     """Realism, adherence, utility and privacy of ECGs generated at the conditions of real subjects.
 
     Of a large cohort an even selection is used: more than `regressor.MOST` recordings cost
     time and add little.
     """
+    begin("conditions")
     schema, draws, seed = model.schema, settings.bootstrap, settings.seed
     train, validation = _some(split.train), _some(split.validation)
     rows = training_rows(len(split.test))
@@ -184,9 +210,11 @@ def _generator_metrics(
         adherence |= slopes | specificity_metrics(
             model, test.subjects, train.subjects, mean, real, of_real_slopes
         )
+    begin("conditions read back")
     of_real = ConditionRegressor(schema, train.ecg, train.subjects, validation)
     of_generated = ConditionRegressor(schema, for_train, train.subjects, validation)
     adherence |= recovery_metrics(schema, of_real, test, for_test, seed, draws)
+    begin("realism")
     realism = realism_metrics(
         test.ecg,
         for_test,
@@ -197,6 +225,7 @@ def _generator_metrics(
         sampling_rate=test.sampling_rate,
     )
     del for_test  # 190 MB of 10,000; what follows needs as much twice
+    begin("privacy")
     return {
         "realism": realism,
         "adherence": adherence,

@@ -105,8 +105,12 @@ class Prior(NamedTuple):
 
         The same seed and N give the same u, whatever the conditions.
         """
+        return self.place(self.mixture.sample(len(conditions), seed), conditions)
+
+    def place(self, u: np.ndarray, conditions: np.ndarray) -> np.ndarray:
+        """Latents z (N, Z) of what is left of them without conditions: u (N, Z) at (N, C)."""
         mean, sd = self._moments(conditions)
-        return mean + sd * self.mixture.sample(len(conditions), seed)
+        return mean + sd * u
 
     def log_density(self, z: np.ndarray, conditions: np.ndarray) -> np.ndarray:
         """Log density in nats: (N, Z) and (N, C) -> (N,)."""

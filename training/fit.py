@@ -10,6 +10,7 @@ Dims: B batch, L leads, T samples, C encoded conditions.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
 import keras
@@ -102,7 +103,12 @@ class FullSplit(keras.callbacks.Callback):
 
 @standard_settings()
 def fit(
-    model: VAE, train: Samples, validation: Samples, config: Config, checkpoint: Path
+    model: VAE,
+    train: Samples,
+    validation: Samples,
+    config: Config,
+    checkpoint: Path,
+    watchers: Sequence[keras.callbacks.Callback] = (),
 ) -> pd.DataFrame:
     """Trains, from the checkpoint if there is one, and leaves the model at its best epoch.
 
@@ -113,6 +119,7 @@ def fit(
         validation: others; `training.watch` on them chooses the epoch.
         config: `training` and `model.kl_weight` are read.
         checkpoint: file.
+        watchers: callbacks that look on.
 
     Returns:
         The history: one row per epoch.
@@ -152,7 +159,7 @@ def fit(
             epochs=epochs,
             shuffle=False,  # of whole batches, by Keras: `Batches` shuffles, reproducibly
             verbose=0,
-            callbacks=[*callbacks, saver],
+            callbacks=[*callbacks, *watchers, saver],
         )
     model.resident = None
     saver.take_best(model)

@@ -18,6 +18,7 @@ from typing import NamedTuple
 import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from matplotlib.figure import Figure
+from tqdm import tqdm
 
 from evaluation.figures.ecg import save
 from evaluation.report.findings import FINDINGS
@@ -25,6 +26,7 @@ from evaluation.report.reading import SECTIONS, place
 from evaluation.report.tables import Cell, Row, Table, grid_tables, is_missing, key_tables, text
 from training.run_folder import write_text
 
+EXPLORER = "explorer.html"  # the page of `evaluation.explorer`, which this one links to
 MOST = 12  # sentences in the summary
 FEWEST_GOOD = 3  # of them on what works, however much falls short
 PAGES = Environment(
@@ -48,6 +50,7 @@ class Run:
     metrics: dict[str, dict]
     history: pd.DataFrame
     figures: list[Path]
+    explorer: bool
 
     @property
     def known(self) -> dict[str, dict]:
@@ -62,7 +65,8 @@ def write_report(folder: str | Path) -> Path:
     """Writes `report.html` from the files of a run folder.
 
     Reads `config.json`, `environment.json`, `metrics.json`, `history.csv` and `figures/*.png`, as
-    far as they are there. The page embeds its images and refers to nothing outside itself.
+    far as they are there. The page embeds its images and refers to nothing outside itself but
+    `explorer.html` beside it, if that is there.
 
     Args:
         folder: of the run.
@@ -112,7 +116,9 @@ def _read(folder: Path) -> Run:
         for name, section in _json(metrics).items()
     }
     config, environment = (_json(folder / f"{name}.json") for name in ("config", "environment"))
-    return Run(folder.resolve().name, finished, config, environment, sections, epochs, figures)
+    explorer = (folder / EXPLORER).is_file()
+    name = folder.resolve().name
+    return Run(name, finished, config, environment, sections, epochs, figures, explorer)
 
 
 def _json(path: Path) -> dict:
@@ -225,7 +231,7 @@ def _duration(seconds: float) -> str:
 def write_results(folder: Path, metrics: dict, figures: Mapping[str, Figure]) -> None:
     """Writes figures, `metrics.json` and, last, `report.html`: then a run is finished."""
     (folder / "figures").mkdir(exist_ok=True)
-    for name, figure in figures.items():
+    for name, figure in tqdm(figures.items(), "Drawing", unit="figure", disable=None):
         save(figure, folder / "figures" / f"{name}.png")
     # NaN is no JSON: a number that cannot be had is null.
     plain = {

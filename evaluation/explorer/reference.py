@@ -1,0 +1,333 @@
+"""What the page says of an ECG beside the ECG: where subjects lie, and what each latent does.
+
+Only summary figures come out of here: percentiles, coefficients, averages over subjects.
+
+Dims: N subjects, C conditions as encoded, D columns of a design, F features, Z latent.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import keras
+import numpy as np
+import pandas as pd
+from keras import layers
+from scipy.stats import norm, truncnorm
+
+from data.conditions import Condition, ConditionSchema
+from data.leads import LEADS
+from evaluation.measures.features import CIRCULAR, FEATURES, measure
+from evaluation.measures.names import feature_title
+from evaluation.measures.regressor import training_rows
+from evaluation.measures.slopes import circular_medians, robust_sd, unwrapped
+from model.prior import Prior
+from model.warp import FIDUCIAL
+from vae import gaussian_kl
+
+if TYPE_CHECKING:
+    from data.cohort import Cohort
+    from vae import VAE
+
+SUBJECTS = 1000  # that ranges are fitted to: their ends are then known to a tenth of an SD
+ROUNDS = 60  # of the quantile regression; its ends then move by less than a hundredth of an SD
+ENCODED = 500  # of these, for the KL of each latent
+MIDDLE = (0.05, 0.95)
+STEP = 0.5  # SD by which a latent is moved to see what it does
+SLIGHT = 0.1  # SD of a feature; less for a move of 1 SD is not worth a name
+ACRONYMS = {"bmi": "BMI", "lvef": "LVEF", "lvedv": "LVEDV", "lv_mass": "LV mass"}
+NAMED = 2  # features that a latent is called by
+FEWEST = 100  # subjects with a feature, for its range
+# What is shown: durations and axes, then amplitudes lead by lead.
+WHOLE = (
+    *("p_duration", "pr_interval", "qrs_duration", "qt_interval"),
+    *("qrs_axis", "t_axis", "qrs_t_angle", "sokolow_lyon", "cornell"),
+)
+SHOWN = (*WHOLE, *(f"{wave}_{lead.lower()}" for lead in LEADS for wave in "prsjt"))
+
+
+class Reference(NamedTuple):
+    """Subjects that the ECGs of the page are seen beside.
+
+    Attributes:
+        subjects: N rows, a column per condition.
+        ecg: (N, L, T) mV, of the same rows.
+        source: "training", or "generated" where no subjects are at hand.
+    """
+
+    subjects: pd.DataFrame
+    ecg: np.ndarray
+    source: str
+
+
+def of_training(train: Cohort) -> Reference:
+    """An even selection of the training subjects."""
+    part = train.take(training_rows(len(train), SUBJECTS))
+    return Reference(part.subjects, np.asarray(part.ecg), "training")
+
+
+def of_model(model: VAE, schema: ConditionSchema, seed: int = 0) -> Reference:
+    """ECGs that the model generates, for a model that comes without its subjects.
+
+    A continuous condition is drawn from the normal distribution of its mean and SD in training, cut
+    off at its plausible range; a category as often as any other.
+    """
+    random = np.random.default_rng(seed)
+    columns: dict[str, object] = {}
+    for condition in schema.conditions:
+        if condition.kind == "continuous":
+            mean, sd = schema.scaling[condition.name]
+            low, high = (
+                (infinite if end is None else end)
+                for end, infinite in ((condition.low, -np.inf), (condition.high, np.inf))
+            )
+            ends = (low - mean) / sd, (high - mean) / sd
+            drawn = truncnorm.rvs(*ends, mean, sd, size=SUBJECTS, random_state=random)
+            columns[condition.name] = drawn
+        else:
+            columns[condition.name] = random.choice(condition.categories, SUBJECTS)
+    subjects = pd.DataFrame(columns, index=range(SUBJECTS))
+    encoded = schema.encode(subjects)
+    ecg = model.decode(model.prior.sample(encoded, seed), encoded)
+    return Reference(subjects, ecg, "generated")
+
+
+def schema_of(model: VAE) -> ConditionSchema:
+    """The conditions of a model, each with a mean and SD; those without names are numbered.
+
+    What is said of none is taken from the batch normalisation before the decoder, which keeps mean
+    and variance of all that it was shown; without that, from the fit of `Reference`.
+    """
+    schema = model.schema
+    if schema is None:
+        numbered = [Condition(f"condition {n + 1}") for n in range(model.condition_dim)]
+        schema = ConditionSchema(numbered, "raw")
+    scaling = dict(schema.scaling)
+    missing = [
+        c.name for c in schema.conditions if c.kind == "continuous" and c.name not in scaling
+    ]
+    if missing:
+        first = next(one for one in model.decoder.layers if not _passes_on(one))
+        mean, sd = np.zeros(model.condition_dim), np.ones(model.condition_dim)
+        if isinstance(first, layers.BatchNormalization):
+            numpy = keras.ops.convert_to_numpy
+            mean = numpy(first.moving_mean)[model.latent_space_dim :]
+            sd = np.sqrt(numpy(first.moving_variance)[model.latent_space_dim :])
+        at = np.cumsum([0, *schema.widths])
+        for number, condition in enumerate(schema.conditions):
+            if condition.name in missing:
+                scaling[condition.name] = float(mean[at[number]]), float(sd[at[number]]) or 1.0
+    return ConditionSchema(schema.conditions, schema.encoding, scaling)
+
+
+def _passes_on(layer: keras.layers.Layer) -> bool:
+    return isinstance(layer, (layers.InputLayer, layers.Concatenate))
+
+
+# --- conditions -----------------------------------------------------------------------------------
+
+
+def conditions(schema: ConditionSchema, reference: Reference) -> list[dict]:
+    """Each condition as a slider or buttons show it, with the middle 90% of the subjects."""
+    described = []
+    for condition in schema.conditions:
+        one = {
+            "name": condition.name,
+            "title": ACRONYMS.get(condition.name, condition.name.replace("_", " ")),
+            "kind": condition.kind,
+            "unit": condition.unit.replace("m2", "m²"),
+            "categories": list(condition.categories),
+        }
+        if condition.kind == "continuous":
+            mean, sd = schema.scaling[condition.name]
+            low, high = _middle(condition, (mean, sd), reference)
+            width = (high - low) or 1.0
+            step = 10.0 ** np.floor(np.log10(width / 20))
+            one |= {
+                "mean": mean,
+                "sd": sd,
+                "p5": low,
+                "p95": high,
+                "low": low - width if condition.low is None else condition.low,
+                "high": high + width if condition.high is None else condition.high,
+                "step": float(step),
+                "typical": float(np.round(np.round(mean / step) * step, 10)),
+            }
+            one["low"], one["high"] = float(one["low"]), float(one["high"])
+        else:
+            counts = reference.subjects[condition.name].value_counts()
+            one["typical"] = counts.index[0] if len(counts) else condition.categories[0]
+        described.append(one)
+    return described
+
+
+def _middle(
+    condition: Condition, scaling: tuple[float, float], reference: Reference
+) -> tuple[float, float]:
+    """5th and 95th percentile of a continuous condition."""
+    if reference.source == "training":
+        values = pd.to_numeric(reference.subjects[condition.name])
+        return tuple(float(end) for end in values.quantile(list(MIDDLE)))
+    ends = norm.ppf(MIDDLE, *scaling)
+    low, high = (np.nan if end is None else end for end in (condition.low, condition.high))
+    return float(np.fmax(ends[0], low)), float(np.fmin(ends[1], high))
+
+
+# --- the middle 90% of each feature ---------------------------------------------------------------
+
+
+def features_of(model: VAE, ecg: np.ndarray) -> pd.DataFrame | None:
+    """N rows of features of ECGs (N, L, T), if the leads are the standard twelve."""
+    if tuple(model.leads) != LEADS:
+        return None
+    return measure(ecg, model.settings["sampling_rate"], fiducial(model))
+
+
+def fiducial(model: VAE) -> int:
+    """The sample on which the QRS is centred."""
+    return round(FIDUCIAL * model.ecg_shape[1])
+
+
+def ranges(schema: ConditionSchema, subjects: pd.DataFrame, features: pd.DataFrame) -> dict:
+    """The middle 90% of each feature of subjects of like conditions, as coefficients.
+
+    By linear quantile regression (Koenker and Bassett, Econometrica 1978;46:33-50) of the 5th and
+    95th percentile on the conditions. Where the model takes unknown conditions, each subject counts
+    with what is known of it, with each condition hidden, and with all hidden: the range is then
+    wider where a condition is unknown.
+
+    Args:
+        schema: of the model.
+        subjects: N rows.
+        features: N rows, from `features_of`.
+
+    Returns:
+        Feature -> `title`, `unit`, `low` and `high` (D,) (see `design`; null where too few have the
+        feature), and `centre`: of an angle the direction around which it lies, else null.
+    """
+    centres = circular_medians(features[list(SHOWN)])
+    tables = [subjects]
+    if schema.encoding == "standard" and schema.names:
+        hidden = [*([name] for name in schema.names), list(schema.names)]
+        tables += [subjects.assign(**dict.fromkeys(names, np.nan)) for names in hidden]
+    x = np.concatenate([design(schema, table) for table in tables])
+    y = unwrapped(features[list(SHOWN)], centres).to_numpy()
+    low, high = (quantile_regression(x, np.tile(y, (len(tables), 1)), share) for share in MIDDLE)
+    enough = np.isfinite(y).sum(axis=0) >= FEWEST
+    return {
+        name: {
+            "title": feature_title(name),
+            "unit": FEATURES[name].unit,
+            "low": low[:, number].tolist() if enough[number] else None,
+            "high": high[:, number].tolist() if enough[number] else None,
+            "centre": centres.get(name),
+        }
+        for number, name in enumerate(SHOWN)
+    }
+
+
+def design(schema: ConditionSchema, subjects: pd.DataFrame) -> np.ndarray:
+    """(N, D): a constant, and for each condition its value in SD (or its categories but the first),
+    0 where that is unknown, and 1 if it is. `explorer.js` makes the same.
+    """
+    columns = [np.ones(len(subjects))]
+    for condition in schema.conditions:
+        codes = condition.codes(subjects[condition.name])
+        if condition.kind == "continuous":
+            mean, sd = schema.scaling[condition.name]
+            columns.append(np.nan_to_num((codes - mean) / sd))
+        else:
+            columns += [codes == number for number in range(1, len(condition.categories))]
+        columns.append(np.isnan(codes))
+    return np.stack(columns, axis=1).astype(np.float64)
+
+
+def quantile_regression(x: np.ndarray, y: np.ndarray, share: float) -> np.ndarray:
+    """Coefficients (D, F) of a quantile of each column of y (N, F) on x (N, D); NaN is left out.
+
+    Each round minimises a parabola that touches the loss from above (Hunter and Lange, J Comput
+    Graph Stat 2000;9:60-77), for all F at once.
+    """
+    known = np.isfinite(y)
+    unit = np.nan_to_num(np.nanstd(np.where(known, y, np.nan), axis=0)) + 1e-12
+    y = np.where(known, y, 0) / unit
+    pairs = (x[:, :, None] * x[:, None, :]).reshape(len(x), -1)  # (N, D x D)
+    pull = (2 * share - 1) * x.T @ known  # (D, F)
+    weight, columns = known.astype(np.float64), x.shape[1]
+    for _ in range(ROUNDS):
+        matrix = (weight.T @ pairs).reshape(-1, columns, columns)  # (F, D, D)
+        right = x.T @ (weight * y) + pull
+        # The ridge is for columns that are constant or follow from others.
+        matrix = matrix + 1e-9 * len(x) * np.eye(columns)
+        solved = np.linalg.solve(matrix, right.T[:, :, None])[:, :, 0].T  # (D, F)
+        weight = known / (np.abs(y - x @ solved) + 1e-4)
+    return solved * unit
+
+
+# --- the latent -----------------------------------------------------------------------------------
+
+
+def latents(
+    model: VAE, encoded: np.ndarray, reference: Reference, features: pd.DataFrame | None
+) -> list[dict]:
+    """Each latent dimension as a slider shows it, the one of the largest KL first.
+
+    Args:
+        model: of Z latent dimensions.
+        encoded: (N, C) conditions of the reference, and in the last row those of a typical subject.
+        reference: for the KL.
+        features: of the reference, or None.
+
+    Returns:
+        `index` in z; `kl` in nats, averaged over the reference; `centre` and `spread`, mean and SD
+        of u in the prior; `moves`, what one SD of it changes most.
+    """
+    rows = training_rows(len(reference.ecg), ENCODED)
+    kl = gaussian_kl(*model.encode(reference.ecg[rows], encoded[rows]))
+    kl = keras.ops.convert_to_numpy(kl).mean(axis=0)
+    centre, spread = moments(model.prior)
+    step = STEP * np.diag(spread)
+    u = np.concatenate([centre + step, centre - step])  # (2 Z, Z)
+    typical = np.repeat(encoded[-1:], len(u), axis=0)
+    ecg = model.decode(model.prior.place(u, typical), typical)
+    moves = _moves(model, ecg, features)
+    return [
+        {
+            "index": int(z),
+            "kl": float(kl[z]),
+            "centre": float(centre[z]),
+            "spread": float(spread[z]),
+            "moves": moves[z],
+        }
+        for z in np.argsort(-kl, kind="stable")
+    ]
+
+
+def moments(prior: Prior) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and SD (Z,) of u."""
+    weights, means = prior.weights / prior.weights.sum(), prior.means
+    mean = weights @ means
+    variance = weights @ ((prior.factors**2).sum(axis=2) + means**2) - mean**2
+    return mean, np.sqrt(variance)
+
+
+def _moves(model: VAE, ecg: np.ndarray, features: pd.DataFrame | None) -> list[str]:
+    """What each latent changes most, from ECGs (2 Z, L, T) one step above and below."""
+    above, below = np.split(ecg, 2)
+    if features is None:
+        change = np.square(above - below).mean(axis=2)  # (Z, L)
+        return [f"mostly {model.leads[lead]}" for lead in change.argmax(axis=1)]
+    above, below = (features_of(model, part)[list(SHOWN)] for part in (above, below))
+    difference = unwrapped(above - below, dict.fromkeys(CIRCULAR, 0.0)) / (2 * STEP)
+    effects = difference / np.maximum(robust_sd(features[list(SHOWN)]), 1e-6)
+    return [_named(effects.loc[z].fillna(0)) for z in range(len(effects))]
+
+
+def _named(effects: pd.Series) -> str:
+    """The largest effect, and the largest on another wave."""
+    ordered = effects[effects.abs().sort_values(ascending=False).index]
+    ordered = ordered[ordered.abs() > SLIGHT]
+    waves = ordered.index.str.partition("_").get_level_values(0)
+    chosen = ordered[~waves.duplicated()][:NAMED]
+    parts = [f"{feature_title(name)} {'↑' if effects[name] > 0 else '↓'}" for name in chosen.index]
+    return ", ".join(parts) or "little"

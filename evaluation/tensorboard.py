@@ -1,0 +1,92 @@
+"""What TensorBoard shows of a training: the curves, the KL of each latent, reconstructions.
+
+    python train.py --training.tensorboard True
+    tensorboard --logdir runs/default/tensorboard
+
+Dims: N recordings, Z latent.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+import keras
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from config import ConfigError
+from evaluation.figures.ecg import plot_reconstructions
+from evaluation.measures.regressor import training_rows
+from training.batches import Samples
+from vae import VAE, gaussian_kl
+
+EVERY = 5  # epochs
+RECORDINGS = 500  # of the validation split, for the KL
+EXAMPLES = 3  # of these are drawn
+DPI = 80
+
+
+def boards(folder: Path, model: VAE, validation: Samples) -> list[keras.callbacks.Callback]:
+    """The callbacks that write to a folder while a model is trained.
+
+    Args:
+        folder: for TensorBoard's files; an interrupted training goes on in it.
+        model: the one that is trained.
+        validation: of which KL and reconstructions are; some of its real ECGs are in the pictures.
+
+    Raises:
+        ConfigError: TensorBoard is not installed.
+    """
+    if importlib.util.find_spec("tensorboard") is None:
+        raise ConfigError("training.tensorboard: expected the package. pip install tensorboard.")
+    # Loss, metrics and learning rate of each epoch.
+    curves = keras.callbacks.TensorBoard(str(folder), write_graph=False)
+    return [curves, Latents(folder / "latent", validation)]
+
+
+class Latents(keras.callbacks.Callback):
+    """Writes the KL of each latent, and ECGs under their reconstructions, each `EVERY` epochs.
+
+    Args:
+        folder: for the files.
+        samples: N recordings.
+    """
+
+    def __init__(self, folder: Path, samples: Samples) -> None:
+        super().__init__()
+        rows = training_rows(len(samples.ecg), RECORDINGS)
+        self.folder, self.ecg = folder, np.asarray(samples.ecg[rows])
+        self.conditions = samples.conditions[rows]
+
+    def on_epoch_end(self, epoch, logs=None):
+        """See the class."""
+        if (epoch + 1) % EVERY and epoch:
+            return
+        import tensorflow as tf
+
+        mean, log_var = self.model.encode(self.ecg, self.conditions)
+        kl = keras.ops.convert_to_numpy(gaussian_kl(mean, log_var)).mean(axis=0)  # (Z,)
+        figure = plot_reconstructions(
+            self.ecg[:EXAMPLES],
+            self.model.decode(mean[:EXAMPLES], self.conditions[:EXAMPLES]),
+            leads=self.model.leads,
+            sampling_rate=self.model.settings["sampling_rate"],
+        )
+        # Opened and closed each time: killed afterwards, nothing of it is lost.
+        writer = tf.summary.create_file_writer(str(self.folder))
+        with writer.as_default(step=epoch):
+            for z, value in enumerate(kl):
+                tf.summary.scalar(f"kl/z{z}", value)
+            tf.summary.histogram("kl", kl)
+            tf.summary.image("reconstructions", pixels(figure)[None])
+        writer.close()
+
+
+def pixels(figure: Figure) -> np.ndarray:
+    """A figure as (height, width, 4) bytes."""
+    figure.set_dpi(DPI)
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return np.array(canvas.buffer_rgba())

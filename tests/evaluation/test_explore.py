@@ -1,0 +1,259 @@
+"""What is in the page, for every kind of model, and the command that writes it."""
+
+import base64
+import json
+import re
+from dataclasses import replace
+
+import keras
+import numpy as np
+import pandas as pd
+import pytest
+from scipy.optimize import linprog
+
+from config import CONFIG, to_dict
+from data.cohort import Cohort
+from data.conditions import Condition, ConditionSchema
+from data.synthetic import simulate
+from evaluation import explore
+from evaluation.explorer.network import ExplorerError, Numbers, operations
+from evaluation.explorer.page import write_explorer
+from evaluation.explorer.reference import (
+    MIDDLE,
+    design,
+    features_of,
+    of_model,
+    of_training,
+    quantile_regression,
+    ranges,
+)
+from training.provenance import fingerprint
+from training.run_folder import RunError
+from vae import VAE
+from vae_prediction import VAEPrediction
+
+COHORT = simulate(300, 0)
+COHORT.subjects = COHORT.subjects.assign(side=np.resize(["low", "mid", "high"], 300))
+CONDITIONS = [
+    Condition("age", "continuous", "years", 0, 120),
+    Condition("sex", "binary", categories=("male", "female")),
+    Condition("side", "categorical", categories=("low", "mid", "high")),
+]
+
+
+def small(conditions=CONDITIONS, kind=VAE, encoding="standard", cohort=COHORT, **changes):
+    schema = ConditionSchema(conditions, encoding).fit(cohort.subjects)
+    leads, samples = cohort.ecg.shape[1:]
+    size = ((leads, samples), (2, 2), ((1, 20), (leads, 1)), ("same", "valid"), 3)
+    settings = {"hidden": (8,), "schema": schema, "leads": cohort.leads, "time_warp": 5} | changes
+    return kind(*size, schema.dim, **settings).adapt(cohort.ecg, cohort.subjects)
+
+
+@pytest.fixture(autouse=True)
+def sparingly(monkeypatch):
+    monkeypatch.setattr("evaluation.explorer.reference.SUBJECTS", 200)
+
+
+def description_in(page):
+    text = page.read_text("utf-8")
+    found = re.search(r'<script type="application/json" id="model">(.*?)</script>', text)
+    return json.loads(found[1])
+
+
+def of_kind(task):
+    classes = {"classes": 3} if task == "multiclass" else {}
+    return small(kind=VAEPrediction, task=task, **classes)
+
+
+MODELS = {
+    "categories": small,
+    "no conditions": lambda: small([]),
+    "raw": lambda: small(CONDITIONS[:2], encoding="raw", condition_dropout=0.0),
+    "no warp, no linear path": lambda: small(time_warp=0, linear_path=False, hidden=()),
+    "noise of each sample": lambda: small(noise="per_sample"),
+    "a Cox head without baseline": lambda: of_kind("cox"),
+    "two classes": lambda: of_kind("binary"),
+    "three classes": lambda: of_kind("multiclass"),
+    "a number": lambda: of_kind("regression"),
+    "two leads": lambda: small(
+        cohort=Cohort(COHORT.ecg[:, 6:8], COHORT.subjects, leads=("V1", "V2"))
+    ),
+}
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_every_kind_of_model_has_a_page(name, tmp_path):
+    page = write_explorer(tmp_path, MODELS[name](), name)
+    described = description_in(page)
+    assert described["source"] == "generated"
+    assert bool(described["features"]) is (len(described["leads"]) == 12)
+    assert sorted(one["index"] for one in described["latent"]) == [0, 1, 2]
+    kl = [one["kl"] for one in described["latent"]]
+    assert kl == sorted(kl, reverse=True)
+    assert page.stat().st_size < 6e6
+    assert not re.search(r"""(src|href)=["'](?!#)""", page.read_text("utf-8"))
+
+
+def test_nothing_of_a_single_subject_is_in_the_page(tmp_path):
+    ids = [f"patient-{n:04d}-x" for n in range(300)]
+    cohort = Cohort(COHORT.ecg, COHORT.subjects.assign(subject_id=ids, patient_id=ids))
+    model = small()
+    page = write_explorer(tmp_path, model, "m", of_training(cohort))
+    text, described = page.read_text("utf-8"), description_in(page)
+    assert described["source"] == "training"
+    assert described["subjects"] == []
+    assert not any(name in text for name in ids)
+    numbers = np.frombuffer(
+        base64.b64decode(re.search(r'id="numbers">([^<]*)<', text)[1]), np.float32
+    )
+    prior = sum(np.size(part) for part in model.prior)
+    warp, beat = 5 * 400, 8 * 400
+    weights = sum(int(np.prod(weight.shape)) for weight in model.decoder.weights)
+    assert len(numbers) == weights + prior + warp + 2 * beat + 12 * 8
+
+
+def test_subjects_are_added_when_asked_for_with_a_warning(tmp_path):
+    model = small()
+    page = write_explorer(tmp_path, model, "m", None, COHORT.take(range(4)))
+    described = description_in(page)
+    z = np.array([one["z"] for one in described["subjects"]])
+    assert z == pytest.approx(model.encode(COHORT.ecg[:4], COHORT.subjects[:4])[0], abs=1e-5)
+    assert described["subjects"][3]["values"] == {
+        name: COHORT.subjects[name][3] for name in ("age", "sex", "side")
+    }
+    assert "holds data of real people" in page.read_text("utf-8")
+    assert "Nothing of a single real" not in page.read_text("utf-8")
+
+
+def test_ranges_hold_nine_in_ten_of_other_subjects():
+    others = simulate(2000, 1)
+    conditions = CONDITIONS[:2]
+    model = small(conditions)
+    found = ranges(model.schema, others.subjects[:1000], features_of(model, others.ecg[:1000]))
+    for hidden in ([], ["age"], ["age", "sex"]):
+        subjects = others.subjects[1000:].assign(**dict.fromkeys(hidden, np.nan))
+        x = design(model.schema, subjects)
+        measured = features_of(model, others.ecg[1000:])
+        for name in ("qrs_duration", "qrs_axis", "sokolow_lyon", "r_v5"):
+            low, high = (x @ np.array(found[name][end]) for end in ("low", "high"))
+            inside = measured[name].between(low, high).mean()
+            assert 0.85 < inside < 0.94, (name, hidden, inside)
+    sokolow = np.array(found["sokolow_lyon"]["low"])
+    assert sokolow[0] != pytest.approx((design(model.schema, others.subjects[:1]) @ sokolow)[0])
+
+
+def test_quantile_regression_is_that_of_a_linear_program():
+    random = np.random.default_rng(0)
+    x = np.stack([np.ones(300), random.normal(size=300), np.zeros(300)], axis=1)
+    y = (2 + 3 * x[:, 1] + random.gumbel(size=300))[:, None] * [1, 10]
+    y[:5, 1] = np.nan
+    for share in MIDDLE:
+        found = quantile_regression(x, y, share)
+        for column in range(2):
+            known = np.isfinite(y[:, column])
+            n, a = known.sum(), x[known][:, :2]
+            cost = np.r_[np.zeros(2), np.full(n, share), np.full(n, 1 - share)]
+            free = [(None, None)] * 2 + [(0, None)] * 2 * n
+            solved = linprog(
+                cost, A_eq=np.c_[a, np.eye(n), -np.eye(n)], b_eq=y[known, column], bounds=free
+            )
+            loss = y[known, column] - a @ found[:2, column]
+            loss = np.maximum(share * loss, (share - 1) * loss).sum()
+            assert loss == pytest.approx(solved.fun, rel=0.005)
+
+
+def test_generated_subjects_are_those_of_the_scaling():
+    model = small()
+    reference = of_model(model, model.schema)
+    mean, sd = model.schema.scaling["age"]
+    assert reference.subjects["age"].mean() == pytest.approx(mean, abs=0.2 * sd)
+    assert reference.subjects["age"].between(0, 120).all()
+    assert set(reference.subjects["sex"]) == {"male", "female"}
+    assert reference.ecg.shape == (200, 12, 400)
+
+
+def test_a_layer_that_the_page_does_not_know_is_named():
+    z, conditions = keras.Input((2,)), keras.Input((1,))
+    x = keras.layers.Concatenate()([z, conditions])
+    decoder = keras.Model([z, conditions], keras.layers.Softmax(name="odd")(x))
+    with pytest.raises(ExplorerError, match="'odd' .Softmax."):
+        operations(decoder, Numbers())
+    dense = keras.Model([z, conditions], keras.layers.Dense(2, activation="tanh")(x))
+    with pytest.raises(ExplorerError, match="linear or elu. Received: tanh"):
+        operations(dense, Numbers())
+
+
+# --- the command ----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    """A run of the simulated cohort, as `train.py` leaves it."""
+    monkeypatch.chdir(tmp_path)
+    conditions = ("age", "sex", "bmi")
+    config = replace(CONFIG, data=replace(CONFIG.data, subjects=200, conditions=conditions))
+    folder = tmp_path / "runs" / "first"
+    cohort = simulate(200, 0)
+    bmi = Condition("bmi", "continuous", "kg/m2", 10, 80)
+    small([*CONDITIONS[:2], bmi], cohort=cohort).save(folder / "model")
+    (folder / "config.json").write_text(json.dumps(to_dict(config), default=str))
+    made = {"data": {"fingerprint": fingerprint(cohort)}}
+    (folder / "environment.json").write_text(json.dumps(made))
+    return folder
+
+
+def refused(capsys, *arguments):
+    with pytest.raises(SystemExit) as stop:
+        explore.main([str(argument) for argument in arguments])
+    assert stop.value.code == 2
+    shown = capsys.readouterr().err
+    assert shown.count("\n") == 1
+    return shown
+
+
+def test_a_run_is_shown_beside_its_training_subjects(run, capsys):
+    explore.main(["first"])
+    assert f"file://{run}/explorer.html (" in capsys.readouterr().out
+    described = description_in(run / "explorer.html")
+    assert (described["title"], described["source"]) == ("first", "training")
+    train = simulate(200, 0).split(0.1, 0.15, 0).train.subjects
+    age = next(one for one in described["conditions"] if one["name"] == "age")
+    assert [age["p5"], age["p95"]] == pytest.approx(train["age"].quantile([0.05, 0.95]).tolist())
+    assert description_in(explore.explore(run / "model")) == described
+
+
+def test_test_subjects_come_from_the_test_split(run):
+    page = explore.explore("first", out="elsewhere", subjects=3)
+    test = simulate(200, 0).split(0.1, 0.15, 0).test
+    shown = [one["values"]["age"] for one in description_in(page)["subjects"]]
+    assert len(shown) == 3
+    assert set(shown) <= set(test.subjects["age"])
+
+
+def test_without_its_data_a_run_is_shown_beside_generated_ecgs(run, capsys):
+    config = json.loads((run / "config.json").read_text())
+    config["data"] |= {"source": "arrays", "path": "gone"}
+    (run / "config.json").write_text(json.dumps(config))
+    page = explore.explore("first")
+    assert description_in(page)["source"] == "generated"
+    assert "not at gone" in capsys.readouterr().out
+    assert "not at gone" in refused(capsys, "first", "--subjects", 2)
+
+
+def test_other_data_than_those_of_the_run_are_not_called_its_own(run, capsys):
+    made = {"data": {"fingerprint": "0" * 64}}
+    (run / "environment.json").write_text(json.dumps(made))
+    assert description_in(explore.explore("first"))["source"] == "generated"
+    assert "not those that" in capsys.readouterr().out
+    with pytest.raises(RunError, match="not those that"):
+        explore.explore("first", subjects=1)
+
+
+def test_mistakes_are_one_line(run, capsys, tmp_path):
+    assert "neither a run nor a model folder" in refused(capsys, "nothing")
+    assert "0 or more" in refused(capsys, "first", "--subjects", -1)
+    VAE.load(run).save(tmp_path / "bare")
+    assert "no config.json" in refused(capsys, "bare", "--subjects", 1)
+    assert explore.explore("bare").resolve() == tmp_path / "explorer.html"
+    pd.DataFrame().to_csv(tmp_path / "file")
+    assert "invalid int" in refused(capsys, "first", "--subjects", "many")

@@ -1,0 +1,354 @@
+"""The page does what the model does: in a browser, against Python."""
+
+import io
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import keras
+import numpy as np
+import pandas as pd
+import pytest
+
+from config import CONDITIONS, CONFIG, to_dict
+from data.conditions import ConditionSchema
+from data.leads import LEADS
+from data.synthetic import simulate
+from evaluation.explorer.network import Numbers
+from evaluation.explorer.page import HERE, SCRIPTS, description, scripts, write_explorer
+from evaluation.explorer.reference import of_training
+from evaluation.measures.features import measure
+from model.cox import survival_function
+from model.published import PUBLISHED
+from tests.browser import needs_chromium, run_in
+from tests.places import ROOT
+from training.run_folder import TRAINED
+from vae import VAE
+from vae_prediction import VAEPrediction
+
+COHORT = simulate(300, 0)
+SCHEMA = ConditionSchema([CONDITIONS[name] for name in ("age", "sex", "bmi")])
+SCHEMA.fit(COHORT.subjects)
+CASES = 20
+
+
+def configured(kind=VAE, **changes):
+    """The default model, adapted, with weights that are nowhere zero."""
+    settings = to_dict(CONFIG.model) | changes
+    for name in ("condition_encoding", "target", "task", "head_inputs", "task_weight", "ties"):
+        if kind is VAE or name in ("condition_encoding", "target"):
+            settings.pop(name)
+    model = kind((12, 400), condition_dim=SCHEMA.dim, schema=SCHEMA, **settings)
+    model.adapt(COHORT.ecg, COHORT.subjects)
+    disturb(model.decoder, 0.02)
+    return model
+
+
+def disturb(network, size):
+    random = np.random.default_rng(3)
+    for weight in network.trainable_weights:
+        weight.assign_add(random.normal(0, size, weight.shape))
+
+
+def cox():
+    model = configured(VAEPrediction, task="cox", head_inputs="latent_and_conditions")
+    disturb(model.head, 0.3)
+    time = np.random.default_rng(0).uniform(0, 12, 300)
+    return model.fit_baseline(COHORT.ecg, COHORT.subjects, time, COHORT.subjects["age"] > 60)
+
+
+def published():
+    """The published network, with statistics as training leaves them."""
+    model = VAE((12, 400), (5, 5), ((1, 40), (12, 1)), ("same", "valid"), 10, 3, **PUBLISHED)
+    random = np.random.default_rng(5)
+    for layer in model.decoder._flatten_layers():
+        if isinstance(layer, keras.layers.BatchNormalization):
+            for weight, low in zip(layer.weights, (0.5, -0.5, -0.5, 0.5), strict=True):
+                weight.assign(random.uniform(low, low + 1, weight.shape))
+    return model
+
+
+MODELS = {
+    "default": configured,
+    "shipped": lambda: VAE.load(TRAINED / "ptbxl"),
+    "published": published,
+    "cox": cox,
+}
+
+
+def cases_of(model):
+    """Latents and conditions at random, some of these unknown."""
+    random = np.random.default_rng(11)
+    z = random.normal(size=(CASES, model.latent_space_dim)).astype(np.float32)
+    if model.schema is None:
+        columns = {f"condition {n + 1}": random.normal(size=CASES) for n in range(3)}
+        return z, pd.DataFrame(columns)
+    columns = {
+        "age": random.uniform(20, 90, CASES),
+        "sex": random.choice(["male", "female"], CASES),
+        "bmi": random.uniform(17, 40, CASES),
+    }
+    table = pd.DataFrame(columns)
+    return z, table.mask(random.random(table.shape) < 0.3)
+
+
+def encoded_by(model, table):
+    return table.to_numpy(np.float32) if model.schema is None else model.schema.encode(table)
+
+
+@pytest.fixture(scope="module")
+def patch():
+    with pytest.MonkeyPatch.context() as patch:
+        yield patch
+
+
+@pytest.fixture(scope="module")
+def tried(tmp_path_factory, patch):
+    """Each model, its cases, and what the page makes of them, all in one go of the browser."""
+    folder = tmp_path_factory.mktemp("explorer")
+    tried, given = {}, []
+    patch.setattr("evaluation.explorer.reference.SUBJECTS", 300)
+    for name, make in MODELS.items():
+        model = make()
+        z, table = cases_of(model)
+        tried[name] = SimpleNamespace(model=model, z=z, table=table)
+        numbers = Numbers()
+        reference = None if name == "published" else of_training(COHORT)
+        described = description(model, numbers, reference)
+        rows = json.loads(table.to_json(orient="records", double_precision=15))
+        given.append([described, numbers.base64(), z.tolist(), rows])
+    page = write_explorer(
+        folder, tried["cox"].model, "a <b> model", of_training(COHORT), COHORT.take(range(3))
+    )
+    script = (
+        f"const given = {json.dumps(given)};"
+        + """
+        return given.map(([described, numbers, latents, rows]) => {
+            const model = openModel(described, numbers);
+            return latents.map((z, row) => {
+                const encoded = encodeConditions(model, rows[row]);
+                const ecg = decode(model, Float64Array.from(z), encoded);
+                const [output] = model.head ? headOutput(model, z, encoded) : [null];
+                return {
+                    ecg: ecg.map((lead) => [...lead]),
+                    features: measure(ecg, model),
+                    output,
+                    survival: model.head ? survivalCurve(model, output) : null,
+                    placed: [...latentAt(model, encoded, z)],
+                };
+            });
+        });"""
+    )
+    found = run_in(page.read_text("utf-8"), script, folder)
+    for one, results, (described, *_) in zip(tried.values(), found, given, strict=True):
+        one.results, one.described = results, described
+        one.ecg = np.array([result["ecg"] for result in results])
+    tried["cox"].page = page
+    return tried
+
+
+@needs_chromium
+@pytest.mark.parametrize("name", MODELS)
+def test_the_page_decodes_what_the_model_decodes(tried, name):
+    one = tried[name]
+    expected = one.model.decode(one.z, encoded_by(one.model, one.table))
+    assert np.ptp(expected) > 0.4
+    assert np.abs(one.ecg - expected).max() < 1e-3  # mV
+    if one.model.schema is not None:
+        assert one.table.isna().any().all()
+
+
+@needs_chromium
+@pytest.mark.parametrize("name", MODELS)
+def test_the_page_measures_what_measure_finds(tried, name):
+    one = tried[name]
+    expected = measure(one.ecg.astype(np.float32))
+    found = pd.DataFrame([result["features"] for result in one.results])
+    found = found.drop(columns="ends").astype(np.float64)
+    shared = [feature for feature in expected if feature in found]
+    assert set(one.described["features"]) <= set(shared)
+    for feature in shared:
+        close = np.isclose(found[feature], expected[feature], rtol=0.01, atol=1e-3, equal_nan=True)
+        assert close.all(), (feature, found[feature][~close], expected[feature][~close])
+    assert name == "published" or expected["qt_interval"].notna().sum() > CASES / 2
+
+
+@needs_chromium
+def test_the_page_tells_the_risk_that_the_model_tells(tried):
+    one = tried["cox"]
+    encoded = encoded_by(one.model, one.table)
+    expected = np.asarray(one.model.head(np.concatenate([one.z, encoded], axis=1)))[:, 0]
+    found = np.array([result["output"] for result in one.results])
+    assert np.ptp(expected) > 1
+    assert found == pytest.approx(expected, abs=1e-4)
+    baseline = one.model.baseline["times"], one.model.baseline["cumulative_hazard"]
+    times = one.described["head"]["times"]
+    curves = survival_function(expected, *baseline, times)
+    found = np.array([result["survival"] for result in one.results])
+    assert curves[:, -1].min() < 0.5
+    assert found == pytest.approx(curves, abs=1e-4)
+    assert not set(times) & set(baseline[0]), "an event time of a subject is in the page"
+
+
+@needs_chromium
+@pytest.mark.parametrize("name", ["shipped", "cox"])
+def test_the_page_places_a_person_where_the_prior_does(tried, name):
+    one = tried[name]
+    expected = one.model.prior.place(one.z, encoded_by(one.model, one.table))
+    found = np.array([result["placed"] for result in one.results])
+    assert found == pytest.approx(expected, abs=1e-5)
+
+
+# --- what a visitor does --------------------------------------------------------------------------
+
+VISIT = """
+    const frame = async () => {
+        for (let n = 0; n < 2; n++) await new Promise(requestAnimationFrame);
+    };
+    const drawn = () => [...document.querySelectorAll("#paper > path")].at(-1).getAttribute("d");
+    const text = (selector) => document.querySelector(selector).textContent;
+    const move = async (selector, value) => {
+        const slider = document.querySelector(selector);
+        slider.value = value;
+        slider.dispatchEvent(new Event("input"));
+        await frame();
+    };
+    const click = async (selector) => {
+        const target = document.querySelector(selector);
+        if (target.click) target.click(); else target.dispatchEvent(new Event("click"));
+        await frame();
+    };
+"""
+
+
+@pytest.fixture(scope="module")
+def visit(tried, tmp_path_factory):
+    """What was seen on a visit to the page of the Cox model."""
+    steps = """
+        const seen = { start: [drawn(), text("#features")], title: text("h1 span") };
+        await move("#condition-age", 79);
+        seen.aged = [drawn(), text("#features"), text("#conditions .warning")];
+        await move("#condition-age", 110);
+        seen.warned = text("#conditions .warning");
+        await click("#condition-age-unknown");
+        seen.unknown = [drawn(), text("output[for=condition-age]")];
+        await move("#condition-age", 50);
+        await click("#pin");
+        await click("#another");
+        await move(`#${document.querySelector("#latents input").id}`, 1.5);
+        seen.pinned = [document.querySelectorAll("#paper > path[stroke='#8a8a8a']").length,
+            text("#features tbody tr td.change"), text("#risk p"),
+            document.querySelectorAll("#risk polyline").length];
+        const fan = document.querySelector("#fan");
+        fan.value = "age";
+        fan.dispatchEvent(new Event("change"));
+        await frame();
+        seen.fan = text("#fanned");
+        document.querySelectorAll("#paper .hit")[7].dispatchEvent(
+            new KeyboardEvent("keydown", { key: "Enter" }));
+        await frame();
+        seen.lead = [...document.querySelectorAll("#paper > text")].map((one) => one.textContent);
+        await new Promise((done) => setTimeout(done, 1000));
+        seen.link = location.hash;
+        seen.spoken = text("#spoken");
+        seen.last = drawn();
+        const model = openModel(JSON.parse(text("#model")), text("#numbers"));
+        const shown = ecgOf(model, fromLink(model, location.hash.slice(1)));
+        seen.csv = toCsv(model, [["", shown.ecg]]);
+        seen.png = (await toPng(document.querySelector("#paper"), 900, ["a"])).size;
+        const subject = fromLink(model, "person=s2");
+        Object.assign(subject.values, model.subjects[1].values);
+        seen.subject = ecgOf(model, subject).ecg.map((lead) => [...lead]);
+        const nonsense = "c.age=x&c.sex=no&c.bmi=1e9&person=s99&z=7:9,a:b&speed=9&lead=%3Cb&fan=q";
+        seen.states = [startState(model), fromLink(model, nonsense)];
+        seen.unnamed = [...document.querySelectorAll("input, select, button")].filter(
+            (one) => !one.hidden && !one.labels?.length && !one.textContent.trim()).length;
+        seen.loaded = performance.getEntriesByType("resource")
+            .filter((one) => !one.name.startsWith("data:")).length;
+        return seen;"""
+    folder = tmp_path_factory.mktemp("visit")
+    return run_in(tried["cox"].page.read_text("utf-8"), VISIT + steps, folder)
+
+
+@needs_chromium
+def test_a_slider_draws_the_ecg_and_its_numbers_anew(visit):
+    assert visit["title"] == "a <b> model"
+    assert visit["start"][0] != visit["aged"][0]
+    assert visit["start"][1] != visit["aged"][1]
+    assert visit["unknown"][1] == "unknown"
+    assert visit["unknown"][0] not in (visit["start"][0], visit["aged"][0])
+    assert "nan" not in "".join(map(str, visit.values())).lower()
+
+
+@needs_chromium
+def test_beyond_the_training_subjects_it_warns(visit):
+    age = COHORT.subjects["age"].quantile([0.05, 0.95]).round()
+    assert visit["aged"][2] == ("" if age[0.95] >= 79 else visit["warned"])
+    assert f"({age[0.05]:.0f} to {age[0.95]:.0f} years)" in visit["warned"]
+
+
+@needs_chromium
+def test_what_is_pinned_stays_for_comparison(visit):
+    grey, change, risk, curves = visit["pinned"]
+    assert (grey, curves) == (1, 2)
+    assert change.endswith(" ms")
+    assert "hazard ratio to what is pinned" in risk
+    assert visit["fan"].startswith("Age: ")
+    assert visit["fan"].count("years") == 7
+    assert visit["lead"] == ["V2"]
+    assert "years" in visit["spoken"]
+    assert "QRS axis" in visit["spoken"]
+
+
+@needs_chromium
+def test_a_link_opens_the_same_view(visit, tried, tmp_path):
+    page = tried["cox"].page.read_text("utf-8")
+    again = run_in(page, VISIT + "return [drawn(), text('#fanned')];", tmp_path, visit["link"])
+    assert again == [visit["last"], visit["fan"]]
+    nonsense = (
+        "#c.age=x&c.sex=nobody&c.bmi=1e9&person=s99&z=7:9,a:b&speed=1e9&lead=%3Cb%3E&fan=q&pin="
+    )
+    odd = run_in(page, VISIT + "return [drawn(), text('#legend')];", tmp_path, nonsense)
+    assert "BMI 80 kg/m" in odd[1]
+    assert "typical person" in odd[1]
+
+
+@needs_chromium
+def test_files_hold_what_is_shown(visit, tried):
+    table = pd.read_csv(io.StringIO(visit["csv"]), index_col="time_ms")
+    assert list(table) == list(LEADS)
+    assert table.index[1] == 2
+    assert len(table) == 400
+    assert np.abs(table["I"] + table["III"] - table["II"]).max() < 2e-4
+    assert visit["png"] > 5000
+    assert visit["unnamed"] == 0, "a control has no name"
+    assert visit["loaded"] == 0
+
+
+@needs_chromium
+def test_test_subjects_are_reconstructed_as_the_model_does(visit, tried):
+    expected = tried["cox"].model.reconstruct(COHORT.ecg[:3], COHORT.subjects[:3])[1]
+    assert np.abs(np.array(visit["subject"]) - expected).max() < 1e-3
+
+
+# --- without a browser ----------------------------------------------------------------------------
+
+
+def test_the_scripts_are_clean(tmp_path):
+    (tmp_path / "all.js").write_text(scripts(), encoding="utf-8")
+    linter = shutil.which("oxlint", path=Path(sys.executable).parent)
+    settings = ROOT / "tests" / "oxlint.json"
+    done = subprocess.run(
+        [linter, "-c", settings, "all.js"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout
+    for name in SCRIPTS:
+        lines = (HERE / f"{name}.js").read_text("utf-8").splitlines()
+        assert max(map(len, lines)) <= 100, name
