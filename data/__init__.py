@@ -80,7 +80,7 @@ def _check_first(
     """Refuses settings that these subjects, whose recordings are not read yet, cannot meet."""
     from data.outcomes import join_outcomes
 
-    if settings.outcomes is not None:
+    if settings.outcomes is not None and "subject_id" in subjects:
         planned = object.__new__(Cohort)  # without ECGs
         planned.subjects = checked_subjects(subjects)
         planned.source, planned.excluded = settings.source, pd.DataFrame({"subject_id": []})

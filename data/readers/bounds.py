@@ -25,19 +25,19 @@ class _TooLong(BaseException):
 
 
 @contextmanager
-def bounded(seconds: float = SECONDS, memory: int = MEMORY) -> Iterator[None]:
-    """Ends what takes longer, or more memory.
+def bounded() -> Iterator[None]:
+    """Ends what takes longer than `SECONDS`, or more than `MEMORY`.
 
     Raises:
         BeatError: it did.
     """
     try:
-        with _memory_limit(memory), _time_limit(seconds):
+        with _memory_limit(MEMORY), _time_limit(SECONDS):
             yield
     except _TooLong as error:
-        raise BeatError(f"{UNREADABLE} within {seconds:g} s") from error
+        raise BeatError(f"{UNREADABLE} within {SECONDS:g} s") from error
     except MemoryError as error:
-        raise BeatError(f"{UNREADABLE} within {memory / 2**30:g} GB of memory") from error
+        raise BeatError(f"{UNREADABLE} within {MEMORY / 2**30:g} GB of memory") from error
 
 
 @contextmanager

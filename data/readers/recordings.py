@@ -12,6 +12,7 @@ become keyed hashes (`data.readers.pseudonyms`), unless ids are to be kept.
 from __future__ import annotations
 
 import os
+import re
 import stat
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -115,12 +116,14 @@ def read_folder(
         raise CohortError(f"Expected a folder of recordings. Received: {path}.")
     table = read_subjects(path / TABLE)
     if check is not None:
-        columns = [] if table is None else list(table.rows)
-        check(pd.DataFrame(table.rows if table else {}), {*FACTS, *QUALITY, *columns})
+        later = [*FACTS, *QUALITY, *(() if table is None else table.rows)]
+        check(pd.DataFrame(columns=list(dict.fromkeys(later))), later)
     files = find_files(path)
     names = Pseudonyms.of(cache, keep_ids)
     ids = [names("file", file.name) for file in files]
-    cohort = prepare(
+    file_of = dict(zip(ids, (file.name for file in files), strict=True))
+    cohort = _prepared(
+        file_of,
         subjects=pd.DataFrame({"subject_id": ids}),
         records=files,
         read=FileReader(str(path), beats == "stored", names),
@@ -135,7 +138,6 @@ def read_folder(
         progress=progress,
         facts=FACTS,
     )
-    file_of = dict(zip(ids, (file.name for file in files), strict=True))
     cohort = without_twins(cohort)
     against = pd.DataFrame(columns=["subject_id", "column", "file", "table"])
     if table is not None:
@@ -143,6 +145,15 @@ def read_folder(
     cohort = _one_each(cohort, keep)
     _report(cohort, file_of)
     return Found(cohort, against, file_of)
+
+
+def _prepared(file_of: dict[str, str], **how) -> Cohort:
+    """As `prepare`; a message names the file, not its pseudonym."""
+    try:
+        return prepare(**how)
+    except CohortError as error:
+        text = re.sub("[0-9a-f]{16}", lambda one: repr(file_of.get(one[0], one[0])), str(error))
+        raise CohortError(text) from error
 
 
 def find_files(folder: Path) -> list[File]:

@@ -21,7 +21,7 @@ from data.rows import chunks
 COPY = "copy of another recording"
 MAX_DIFFERENCE_MV = 0.015  # root mean square over the beat; recorders round to 1 to 5 uV
 MAX_RATE = 0.005  # relative difference of the heart rates
-MAX_DAYS = 1  # clocks and time zones
+MAX_SHIFT = "1D"  # clocks and time zones
 # Of two files with the same patient and the same second; one of them may have been filtered.
 MAX_FILTERED_MV = 0.1
 
@@ -35,12 +35,17 @@ def without_twins(cohort: Cohort) -> Cohort:
         return cohort
     subjects = cohort.subjects
     known = (subjects["patient_id"] != subjects["subject_id"]).to_numpy()
+    near: dict[int, list[int]] = {}
+    for one, other in pairs.tolist():
+        near.setdefault(one, []).append(other)
+        near.setdefault(other, []).append(one)
     kept = np.arange(len(cohort))
-    for first, second in pairs[np.lexsort(pairs.T[::-1])]:
-        one, other = kept[first], kept[second]
-        if one != other:
-            better = min(one, other, key=lambda row: (not known[row], row))
-            kept[np.isin(kept, (one, other))] = better
+    settled: set[int] = set()
+    # A file that names nobody may be like those of two patients: it joins one, it joins not them.
+    for row in sorted(near, key=lambda row: (not known[row], row)):
+        originals = [other for other in near[row] if other in settled and kept[other] == other]
+        kept[row] = min(originals, default=row, key=lambda other: (not known[other], other))
+        settled.add(row)
     copies = kept != np.arange(len(cohort))
     reasons = none_of(cohort).mask(copies, COPY)
     return leave_out(cohort, reasons, subjects["subject_id"].iloc[kept].reset_index(drop=True))
@@ -83,11 +88,14 @@ def _same(cohort: Cohort, subjects: pd.DataFrame, first: int, second: int) -> bo
     if both_known and patient[first] != patient[second]:
         return False
     limit = MAX_DIFFERENCE_MV
-    if when[[first, second]].notna().all():
-        if both_known and when[first] == when[second] and "T" in str(when[first]):
+    moments = when[[first, second]]
+    if moments.notna().all():
+        timed = moments.str.contains("T").all()
+        if both_known and timed and moments.iloc[0] == moments.iloc[1]:
             limit = MAX_FILTERED_MV
-        days = pd.to_datetime(when[[first, second]], format="ISO8601").diff().abs().iloc[1]
-        if days > pd.Timedelta(days=MAX_DAYS):
+        shift = pd.to_datetime(moments, format="ISO8601").diff().abs().iloc[1]
+        # Time zones differ by half hours.
+        if shift > pd.Timedelta(MAX_SHIFT) or (timed and shift % pd.Timedelta("30min")):
             return False
     difference = np.asarray(cohort.ecg[first]) - np.asarray(cohort.ecg[second])
     return bool(np.sqrt((difference**2).mean()) < limit)
