@@ -21,7 +21,7 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from data.beats import Beat, BeatError, Strip
+from data.beats import Beat, BeatError, Strip, median_beat
 from data.cohort import Cohort, CohortError
 from data.readers import cardiosoft
 from data.readers.bounds import MAX_BYTES, bounded
@@ -230,13 +230,14 @@ class FileReader:
             with bounded():
                 kind = self._kind(folder, record)
                 ecg, person = read_file(folder / record.name, kind, self.stored)
+                beat = ecg if isinstance(ecg, Beat) else median_beat(*ecg)
         except BeatError as error:
             raise Refused(str(error), kind) from error
         except Exception as error:  # anything that a damaged file makes a library raise
             raise Refused(f"unreadable ({type(error).__name__})", kind) from error
         if state(folder, record.name) != record:
             raise Refused("changed while it was read", kind)
-        return Recording(ecg, self._facts(record, person) | {"format": kind})
+        return Recording(beat, self._facts(record, person) | {"format": kind})
 
     @staticmethod
     def _kind(folder: Path, record: File) -> str:
