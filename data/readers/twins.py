@@ -1,9 +1,11 @@
 """The same recording in several files: exported twice, in two formats, or copied.
 
 Two exports of one recording differ by rounding, resampling and the filters of the export; two
-recordings of one person, made a minute apart, by noise, breathing and heart rate. Of 2,278 patients
-of PTB-XL with one to several recordings each none has two that this takes for one, apart from those
-that are equal.
+recordings of one person, made a minute apart, by noise, breathing and heart rate. Measured on
+PTB-XL: of 2,358 recordings of 2,277 patients, with neither patient nor date known, only two pairs
+are taken for one recording, and these are equal to the last bit. Of 249 recordings and their copies
+all pairs are found where the copy is rounded to 5 uV or resampled to 1000 Hz, 96% at 250 Hz, and
+there, too, all where patient and moment are known.
 
 Dims: N recordings, P pairs.
 """
