@@ -46,7 +46,10 @@ class DataConfig:
     """Where the ECGs come from, and how they are divided."""
 
     source: Literal[
-        "synthetic", "recordings", "ptbxl", "code15", "ukbiobank", "arrays", "prepared"
+        (
+            *("synthetic", "recordings", "ptbxl", "code15", "ukbiobank"),
+            *("challenge", "mimic", "sph", "arrays", "prepared"),
+        )
     ] = "synthetic"
     """Reader: the simulated cohort, your recordings, a data set, arrays, or a prepared cohort."""
     path: Path | None = None

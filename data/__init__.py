@@ -118,6 +118,10 @@ def _read(settings, first: Mapping[str, Check]) -> Cohort:
         from data.readers.ukbiobank import load_ukbiobank
 
         return load_ukbiobank(path, cache, settings.beats, workers, **first)
+    if settings.source in ("challenge", "mimic", "sph"):
+        from data.readers import archives
+
+        return getattr(archives, f"load_{settings.source}")(path, cache, workers, **first)
     if settings.source == "arrays":
         from data.readers.arrays import load_arrays
 

@@ -122,7 +122,7 @@ class TracingReader:
         if isinstance(record, str):
             raise BeatError(record)
         file, row = record
-        tracing = _dataset(_open(str(Path(self.root) / file)), "tracings")[row]  # (T, leads)
+        tracing = own_dataset(_open(str(Path(self.root) / file)), "tracings")[row]  # (T, leads)
         recorded = np.flatnonzero(tracing.any(axis=1))
         if len(recorded) == 0:
             raise BeatError("tracing of zeros only")
@@ -135,7 +135,7 @@ def _open(file: str) -> h5py.File:
     return h5py.File(file, "r")
 
 
-def _dataset(opened: h5py.File, name: str) -> h5py.Dataset:
+def own_dataset(opened: h5py.File, name: str) -> h5py.Dataset:
     """A dataset that lies in this very file: another could be any file of the reader's.
 
     Raises:
@@ -177,7 +177,7 @@ def _rows_by_exam(file: Path) -> dict[str, int]:
     """Exam -> row in an HDF5 file; `exams.csv` is in another order."""
     try:
         with h5py.File(file, "r") as opened:
-            shape, exams = _dataset(opened, "tracings").shape, _dataset(opened, "exam_id")[:]
+            shape, exams = own_dataset(opened, "tracings").shape, own_dataset(opened, "exam_id")[:]
     except (OSError, KeyError) as error:
         raise CohortError(
             f"{file} cannot be read: {error}. Was its download interrupted? Get it again, or take "

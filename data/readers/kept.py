@@ -20,6 +20,7 @@ from zipfile import BadZipFile
 import numpy as np
 
 from data.cohort import LEADS, SAMPLES, CohortError
+from data.rows import Rows, stored
 
 INDEX = "recordings.npz"
 QUALITY = ("beats_used", "beats_found", "beat_correlation", "beat_noise_uv", "heart_rate")
@@ -67,10 +68,11 @@ class Part:
         """Whether it is a prepared folder."""
         return self.file.name == INDEX
 
-    def ecg(self) -> np.ndarray:
+    def ecg(self) -> np.ndarray | Rows:
         """(beats, 12, 400)."""
         if self.finished:
-            return np.load(self.file.parent / "ecg.npy", mmap_mode="r", allow_pickle=False)
+            whole = np.load(self.file.parent / "ecg.npy", mmap_mode="r", allow_pickle=False)
+            return stored(whole)  # a map would keep in memory what is read of it
         return _load(self.file, "ecg")[0]
 
 

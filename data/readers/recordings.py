@@ -87,6 +87,7 @@ def read_folder(
     workers: int | None = None,
     progress: bool | None = None,
     check: Check | None = None,
+    extension: str = "",
 ) -> Found:
     """Reads a folder of recordings as a cohort of median beats, each file once.
 
@@ -99,6 +100,7 @@ def read_folder(
         workers: processes that prepare; one per CPU core if None.
         progress: show a progress bar; None shows it on a terminal only.
         check: as `data.readers.prepare.prepare` has it.
+        extension: of the files that are looked at; all if "".
 
     Returns:
         The cohort, in the order of the file names. `subjects` has `subject_id` (the file),
@@ -118,7 +120,7 @@ def read_folder(
     if check is not None:
         later = [*FACTS, *QUALITY, *(() if table is None else table.rows)]
         check(pd.DataFrame(columns=list(dict.fromkeys(later))), later)
-    files = find_files(path)
+    files = find_files(path, extension)
     names = Pseudonyms.of(cache, keep_ids)
     ids = [names("file", file.name) for file in files]
     file_of = dict(zip(ids, (file.name for file in files), strict=True))
@@ -156,7 +158,7 @@ def _prepared(file_of: dict[str, str], **how) -> Cohort:
         raise CohortError(text) from error
 
 
-def find_files(folder: Path) -> list[File]:
+def find_files(folder: Path, extension: str = "") -> list[File]:
     """All files below a folder that may be recordings, in the order of their names.
 
     Links to folders are not followed: they may lead round in circles, or away. The signals of a
@@ -170,10 +172,11 @@ def find_files(folder: Path) -> list[File]:
         folders[:] = [name for name in folders if not name.startswith(".")]
         here = set(names)
         for name in names:
-            stem, extension = os.path.splitext(name)
+            stem, own = os.path.splitext(name)
             below = os.path.relpath(os.path.join(place, name), folder).replace(os.sep, "/")
-            part = extension.lower() != ".hea" and f"{stem}.hea" in here
-            if not (name.startswith(".") or part or below == TABLE):
+            part = own.lower() != ".hea" and f"{stem}.hea" in here
+            other = bool(extension) and own.lower() != extension
+            if not (name.startswith(".") or part or other or below == TABLE):
                 found.append(state(folder, below))
     if not found:
         raise CohortError(f"There is no file in {folder}. Expected recordings, in folders or not.")
