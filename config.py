@@ -45,16 +45,25 @@ class ConfigError(ValueError):
 class DataConfig:
     """Where the ECGs come from, and how they are divided."""
 
-    source: Literal["synthetic", "ptbxl", "code15", "ukbiobank", "arrays", "prepared"] = "synthetic"
-    """Reader: the simulated cohort, one of the data sets, NumPy arrays, or a prepared cohort."""
+    source: Literal[
+        (
+            *("synthetic", "recordings", "ptbxl", "code15", "ukbiobank"),
+            *("challenge", "mimic", "sph", "arrays", "prepared"),
+        )
+    ] = "synthetic"
+    """Reader: the simulated cohort, your recordings, a data set, arrays, or a prepared cohort."""
     path: Path | None = None
     """Folder or file that the reader reads; the simulated cohort needs none."""
     cache: Path = Path("cache")
     """Folder in which median beats are kept once they are prepared."""
     sampling_rate: Literal[100, 500] = 500
     """Which of the two versions of PTB-XL to read, in Hz."""
-    beats: Literal["median", "strip"] = "median"
-    """Beats of UK Biobank: the recorder's own median beats, or ours from its rhythm strips."""
+    beats: Literal["median", "strip", "stored"] = "median"
+    """Ours from the strips, or the recorder's "stored"; "median" is stored in UK Biobank only."""
+    recordings: Literal["all", "first", "last"] = "all"
+    """Which of several recordings of a patient are taken, of your recordings."""
+    keep_ids: bool = False
+    """Keep names of files and patients of your recordings, instead of keyed hashes."""
     subjects: int = 6000
     """Size of the simulated cohort."""
     seed: int = 0
@@ -392,6 +401,13 @@ PRESETS = {
         data=DataConfig(source="code15", path=Path("code15"), conditions=("age", "sex")),
         model=replace(REAL, task="cox", head_inputs="latent_and_conditions"),
         training=replace(CONFIG.training, batch_size=256),
+    ),
+    # Your own recordings, any formats: python train.py --preset recordings --data.path FOLDER
+    "recordings": replace(
+        CONFIG,
+        run="recordings",
+        data=DataConfig(source="recordings", path=Path("recordings"), conditions=("age", "sex")),
+        model=REAL,
     ),
     # UK Biobank, resting ECGs: python train.py --preset ukbiobank --data.path FOLDER
     "ukbiobank": replace(

@@ -29,7 +29,8 @@ def train(config: Config = CONFIG, overwrite: bool = False) -> Path:
 
     Returns:
         The run folder: `config.json`, `environment.json`, `history.csv`, `model/`,
-        `metrics.json`, `figures/`, `explorer.html`, `report.html`.
+        `metrics.json`, `figures/`, `explorer.html`, `report.html`; `excluded.csv` if recordings were
+        left out.
 
     Raises:
         RunError: a run of this name is finished, or was begun with other settings or data.
@@ -59,6 +60,8 @@ def train(config: Config = CONFIG, overwrite: bool = False) -> Path:
     with clock.phase("data"):
         cohort, split, schema = open_data(config)
         record(folder, cohort)
+        if len(cohort.excluded):
+            write_text(folder / "excluded.csv", cohort.excluded.to_csv(index=False))
 
     with clock.phase("training"), devices:
         model = build_model(config, schema, cohort)

@@ -2,6 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Collection, Mapping
+from contextlib import redirect_stdout
+from functools import partial
+from io import StringIO
+
+import pandas as pd
+
 from data.cohort import (
     INDEPENDENT_LEADS,
     LEADS,
@@ -10,6 +17,7 @@ from data.cohort import (
     Cohort,
     CohortError,
     Split,
+    checked_subjects,
 )
 
 __all__ = [
@@ -24,14 +32,20 @@ __all__ = [
 ]
 
 
+Check = Callable[[pd.DataFrame, Collection[str]], None]
+
 IN_YEARS = ("synthetic", "code15")  # sources that have times of their own, in years
 
 
-def load_cohort(settings) -> Cohort:
+def load_cohort(settings, check: Check | None = None) -> Cohort:
     """Reads the cohort that the settings name, from the cache if it was prepared before.
+
+    What tables and settings tell is looked at before any recording is read.
 
     Args:
         settings: section `data` of a configuration, a `config.DataConfig`.
+        check: is given the subjects of a source of recordings before these are read, to refuse
+            them, and the names of columns that are known only later.
 
     Returns:
         The whole cohort; `Cohort.split` divides it.
@@ -41,46 +55,75 @@ def load_cohort(settings) -> Cohort:
     """
     from data.outcomes import in_years, join_outcomes
 
-    cohort, unit = _read(settings), settings.time_unit
+    unit = settings.time_unit
+    if settings.outcomes is not None and not settings.outcomes.is_file():
+        raise CohortError(f"data.outcomes: {settings.outcomes} is not there.")
     joined = settings.outcomes is not None and "time" in settings.outcome_columns
+    if unit != "years" and not joined and settings.source in IN_YEARS:
+        raise CohortError(
+            f"data.time_unit: the times of {settings.source} are in years. Received: {unit!r}. "
+            "It is for data.outcomes and for tables of your own."
+        )
+    anything = check is not None or settings.outcomes is not None
+    first = {"check": partial(_check_first, settings, check)} if anything else {}
+    cohort = _read(settings, first)
     if unit != "years" and not joined:
-        if settings.source in IN_YEARS:
-            raise CohortError(
-                f"data.time_unit: the times of {settings.source} are in years. Received: {unit!r}. "
-                "It is for data.outcomes and for tables of your own."
-            )
         cohort = in_years(cohort, unit)
     if settings.outcomes is None:
         return cohort
     return join_outcomes(cohort, settings.outcomes, settings.outcome_columns, time_unit=unit)
 
 
-def _read(settings) -> Cohort:
+def _check_first(
+    settings, check: Check | None, subjects: pd.DataFrame, later: Collection[str]
+) -> None:
+    """Refuses settings that these subjects, whose recordings are not read yet, cannot meet."""
+    from data.outcomes import join_outcomes
+
+    if settings.outcomes is not None and "subject_id" in subjects:
+        planned = object.__new__(Cohort)  # without ECGs
+        planned.subjects = checked_subjects(subjects)
+        planned.source, planned.excluded = settings.source, pd.DataFrame({"subject_id": []})
+        columns, unit = settings.outcome_columns, settings.time_unit
+        with redirect_stdout(StringIO()):  # what it says is said when the outcomes are joined
+            joined = join_outcomes(planned, settings.outcomes, columns, True, unit)
+        subjects = joined.subjects
+    if check is not None:
+        check(subjects, later)
+
+
+def _read(settings, first: Mapping[str, Check]) -> Cohort:
     # Each reader is imported on demand: the simulator should not need wfdb.
     if settings.source == "synthetic":
         from data.synthetic import simulate
 
         return simulate(settings.subjects, settings.seed)
-    if not settings.path.exists():
-        raise CohortError(f"data.path: {settings.path} is not there. Give --data.path FOLDER.")
+    path, cache, workers = settings.path, settings.cache, settings.workers or None
+    if not path.exists():
+        raise CohortError(f"data.path: {path} is not there. Give --data.path FOLDER.")
+    if settings.source == "recordings":
+        from data.readers.recordings import load_recordings
+
+        kept = settings.recordings, settings.keep_ids
+        return load_recordings(path, cache, settings.beats, *kept, workers, **first)
     if settings.source == "ptbxl":
         from data.readers.ptbxl import load_ptbxl
 
-        return load_ptbxl(
-            settings.path, settings.cache, settings.sampling_rate, settings.workers or None
-        )
+        return load_ptbxl(path, cache, settings.sampling_rate, workers, **first)
     if settings.source == "code15":
         from data.readers.code15 import load_code15
 
-        return load_code15(settings.path, settings.cache, settings.workers or None)
+        return load_code15(path, cache, workers, **first)
     if settings.source == "ukbiobank":
         from data.readers.ukbiobank import load_ukbiobank
 
-        return load_ukbiobank(
-            settings.path, settings.cache, settings.beats, settings.workers or None
-        )
+        return load_ukbiobank(path, cache, settings.beats, workers, **first)
+    if settings.source in ("challenge", "mimic", "sph"):
+        from data.readers import archives
+
+        return getattr(archives, f"load_{settings.source}")(path, cache, workers, **first)
     if settings.source == "arrays":
         from data.readers.arrays import load_arrays
 
-        return load_arrays(settings.path, settings.conditions)
-    return Cohort.open(settings.path)
+        return load_arrays(path, settings.conditions)
+    return Cohort.open(path)

@@ -115,7 +115,7 @@ class Cohort:
 
     def __post_init__(self) -> None:
         self.leads = tuple(self.leads)
-        self.subjects = _checked_subjects(self.subjects)
+        self.subjects = checked_subjects(self.subjects)
         _check_recorded(self.ecg, self.leads, self.sampling_rate)
         self._hashes = _check_ecg(self.ecg, self.subjects["subject_id"], self.leads)
         if self.leads != LEADS and set(self.leads) == set(LEADS):
@@ -350,7 +350,7 @@ def _read_table(path: Path, dtype: type | dict[str, type] | None = None) -> pd.D
     return table
 
 
-def _checked_subjects(subjects: pd.DataFrame) -> pd.DataFrame:
+def checked_subjects(subjects: pd.DataFrame) -> pd.DataFrame:
     """Adds missing ids, and checks that `subject_id` is complete and unique."""
     if not isinstance(subjects, pd.DataFrame):
         raise CohortError(f"Expected subjects as a pandas DataFrame. Received: {type(subjects)}.")

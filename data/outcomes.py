@@ -5,13 +5,14 @@ Dims: N recordings.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from copy import copy
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
+from data.bad_rows import BadRows, refusal
 from data.cohort import IDS, Cohort, CohortError, refuse_lookalikes
 from data.look_alikes import look_alike
 
@@ -46,6 +47,7 @@ def join_outcomes(
         table: with a column `subject_id`, or else `patient_id`, and a row per id. Time counts from
             the recording on, so a table by patient suits cohorts of one recording per person.
             Empty fields and NA are missing outcomes.
+            A few rows that make no sense count as missing and are named (`data.bad_rows`).
         columns: to join. `time` is above 0, `event` is 0 or 1 (or false or true); any other becomes
             numbers if it holds nothing else, or stays text (a class).
         allow_unknown: do not refuse a table with ids that the cohort lacks. Recordings in
@@ -72,10 +74,13 @@ def join_outcomes(
         raise CohortError(
             f"{file} has neither of the columns {list(KEYS)}. Received: {list(rows)[:8]}."
         )
-    ids = _unique_ids(rows[key], file)
+    bad = BadRows(rows[key], str(file))
+    ids = as_ids(bad.mark_ids(rows[key].where(rows[key].isna(), as_ids(rows[key]))))
+    outcomes = pd.DataFrame({name: _outcome(rows[name], ids, bad) for name in columns})
+    good = bad.settle() == ""
+    rows, ids, outcomes = rows[good], ids[good], outcomes[good]
     if not allow_unknown:
         _refuse_unknown(ids, cohort, key, file)
-    outcomes = pd.DataFrame({name: _outcome(rows[name], ids) for name in columns})
     if "time" in outcomes:
         _refuse_late_entry(rows, ids, str(file))
         outcomes["time"] = _years(outcomes["time"], ids, time_unit, str(file))
@@ -133,7 +138,7 @@ def with_outcomes(cohort: Cohort, columns: Sequence[str] = SURVIVAL) -> Cohort:
         _refuse_late_entry(subjects, subjects["subject_id"], cohort.source or "The cohort")
     if "event" in columns:
         event = subjects["event"]
-        _refuse(
+        refuse(
             event.notna() & ~event.isin([0, 1]), event, subjects["subject_id"], "0 or 1", _COMPETING
         )
     if not known.any():
@@ -233,26 +238,56 @@ def read_csv(file: Path, **options) -> pd.DataFrame:
     return table
 
 
-def numbers(column: pd.Series, ids: pd.Series) -> pd.Series:
+def refuse(
+    wrong: pd.Series, column: pd.Series, ids: pd.Series, expected: str, remedy: str = ""
+) -> None:
+    """Refuses a table for its first wrong value.
+
+    Args:
+        wrong: (N,) which values are.
+        column: (N,) the values.
+        ids: (N,) names of the rows.
+        expected: of each.
+        remedy: end of the message.
+
+    Raises:
+        CohortError: any is wrong.
+    """
+    if wrong.any():
+        raise CohortError(refusal(wrong, column, ids, expected, remedy))
+
+
+def numbers(column: pd.Series, ids: pd.Series, refuse: Callable = refuse) -> pd.Series:
     """Text as finite numbers, NaN where it is missing.
+
+    Args:
+        column: (N,) text.
+        ids: (N,) names of the rows.
+        refuse: what becomes of values that are none: as `refuse` above, or `BadRows.refuse`.
 
     Raises:
         CohortError: something else stands there; names the record.
     """
     values = pd.to_numeric(column, errors="coerce").astype(float)
-    _refuse(column.notna() & ~np.isfinite(values), column, ids, "a number")
+    values = values.where(np.isfinite(values))
+    refuse(column.notna() & values.isna(), column, ids, "a number")
     return values
 
 
-def flags(column: pd.Series, ids: pd.Series) -> pd.Series:
+def flags(column: pd.Series, ids: pd.Series, refuse: Callable = refuse) -> pd.Series:
     """Text such as 0, 1, false or True as 0.0 and 1.0, NaN where it is missing.
+
+    Args:
+        column: (N,) text.
+        ids: (N,) names of the rows.
+        refuse: as in `numbers`.
 
     Raises:
         CohortError: something else stands there; names the record.
     """
     values = column.str.strip().str.lower().map(_FLAGS).astype(float)
     competing = _COMPETING if column.name == "event" else ""
-    _refuse(column.notna() & values.isna(), column, ids, "0 or 1", competing)
+    refuse(column.notna() & values.isna(), column, ids, "0 or 1", competing)
     return values
 
 
@@ -260,17 +295,6 @@ def numbers_or_text(column: pd.Series) -> pd.Series:
     """Text as numbers if it holds nothing else, or as it is."""
     values = pd.to_numeric(column, errors="coerce")
     return column if (values.isna() & column.notna()).any() else values.astype(float)
-
-
-def _refuse(
-    wrong: pd.Series, column: pd.Series, ids: pd.Series, expected: str, remedy: str = ""
-) -> None:
-    if wrong.any():
-        row = wrong.idxmax()
-        received = column.loc[[row]].tolist()[0]  # 2.0, not np.float64(2.0)
-        raise CohortError(
-            f"Expected {expected} as {column.name} of {ids[row]!r}. Received: {received!r}.{remedy}"
-        )
 
 
 def _years(time: pd.Series, ids: pd.Series, unit: str, source: str) -> pd.Series:
@@ -322,32 +346,17 @@ def _refuse_late_entry(table: pd.DataFrame, ids: pd.Series, source: str) -> None
             )
 
 
-def _unique_ids(column: pd.Series, file: Path) -> pd.Series:
-    """Ids written as `Cohort.subjects` has them; 15709.0 is 15709."""
-    if column.isna().any():
-        # Counted as a text editor does: from 1, with the header.
-        raise CohortError(f"{file} has no {column.name} in line {int(column.isna().idxmax()) + 2}.")
-    ids = as_ids(column)
-    twice = ids.duplicated()
-    if twice.any():
-        raise CohortError(
-            f"{column.name} {ids[twice.idxmax()]!r} stands twice in {file}. Expected one row per "
-            f"id; {twice.sum()} rows repeat one."
-        )
-    return ids
-
-
 def as_ids(column: pd.Series) -> pd.Series:
     """Ids in text as `Cohort.subjects` has them: 15709.0 is 15709, and 007 stays 007."""
     return column.str.strip().str.replace(r"^(\d+)\.0+$", r"\1", regex=True)
 
 
-def _outcome(column: pd.Series, ids: pd.Series) -> pd.Series:
+def _outcome(column: pd.Series, ids: pd.Series, bad: BadRows) -> pd.Series:
     if column.name == "event":
-        return flags(column, ids)
+        return flags(column, ids)  # a code of its own means something: no row is left out for it
     if column.name == "time":
-        time = numbers(column, ids)
-        _refuse(time <= 0, column, ids, "a time above 0")
+        time = numbers(column, ids, bad.refuse)
+        bad.refuse(time <= 0, column, ids, "a time above 0")
         return time
     return numbers_or_text(column)
 

@@ -17,7 +17,10 @@ import pandas as pd
 from data import Cohort
 from data.rows import chunks
 
-PACKAGES = ("tensorflow", "keras", "jax", "numpy", "scipy", "pandas", "lifelines", "wfdb")
+PACKAGES = (
+    *("tensorflow", "keras", "jax", "numpy", "scipy", "pandas", "lifelines"),
+    *("wfdb", "ecgdatakit", "pydicom"),
+)
 CHUNK = 4096  # recordings hashed at a time, so that a memory-mapped cohort stays on disk
 
 

@@ -5,7 +5,9 @@ Dims: C encoded conditions.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from copy import copy
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +16,7 @@ import pandas as pd
 from config import CONDITIONS, Config, ModelConfig, to_dict
 from data import Cohort, CohortError, Split, load_cohort
 from data.conditions import ConditionSchema
-from data.outcomes import with_outcomes
+from data.outcomes import SURVIVAL, with_outcomes
 from data.tasks import kind_of
 from model.closed_form import forget_noise
 from training.batches import Samples
@@ -40,7 +42,11 @@ def open_data(config: Config) -> tuple[Cohort, Split, ConditionSchema]:
     Raises:
         CohortError, ConditionError: the data are not there or do not fit.
     """
-    cohort = with_targets(load_cohort(config.data), config.model)
+    schema = ConditionSchema(
+        [CONDITIONS[name] for name in config.data.conditions], config.model.condition_encoding
+    )
+    first_look = partial(_check_columns, config.model, schema)
+    cohort = with_targets(load_cohort(config.data, first_look), config.model)
     split = cohort.split(
         config.data.validation_fraction,
         config.data.test_fraction,
@@ -51,12 +57,25 @@ def open_data(config: Config) -> tuple[Cohort, Split, ConditionSchema]:
     for line in list(_equal(cohort).items())[:NAMED]:
         print("Equal ECGs, one patient to the split: {}: {}.".format(*line))
     print(f"{cohort.source}: {', '.join(f'{len(p)} {n}' for n, p in split._asdict().items())}")
-    schema = ConditionSchema(
-        [CONDITIONS[name] for name in config.data.conditions], config.model.condition_encoding
-    )
     schema.check(cohort.subjects)
     schema.fit(split.train.subjects)
     return cohort, split, schema
+
+
+def _check_columns(
+    settings: ModelConfig, schema: ConditionSchema, subjects: pd.DataFrame, later: Collection[str]
+) -> None:
+    """Refuses subjects without a column that is needed, before their recordings are read."""
+    ready = [one for one in schema.conditions if one.name not in later]
+    ConditionSchema(ready, schema.encoding).check(subjects)
+    kind = kind_of(settings.task)
+    needed = {"none": (), "survival": SURVIVAL}.get(kind, (settings.target,))
+    lacking = [name for name in needed if name not in subjects and name not in later]
+    if lacking:
+        raise CohortError(
+            f"The task {settings.task} needs the columns {lacking}. The table of subjects has: "
+            f"{list(subjects.columns)}. Give data.outcomes, a table that has them."
+        )
 
 
 def counts(split: Split, cohort: Cohort) -> dict:

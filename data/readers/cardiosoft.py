@@ -11,6 +11,7 @@ section that is asked for; what comes after it is neither read nor checked.
 
 from __future__ import annotations
 
+from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple
 from xml.parsers import expat
@@ -19,6 +20,7 @@ import numpy as np
 
 from data.beats import Beat, BeatError, Strip
 from data.cohort import INDEPENDENT_LEADS, QRS_SAMPLE, SAMPLES, SAMPLING_RATE, derive_leads
+from data.readers.person import Person, person
 from data.strips import check_limb_leads, check_swing, plain_unit, resample, rows_by_lead
 
 # Column -> element of <RestingECGMeasurements>, and its unit.
@@ -45,6 +47,7 @@ _STRIP = "StripData"
 _AGE = "PatientInfo/Age"
 _SCALES = ("SampleRate", "Resolution", "ChannelSampleCountTotal")
 _MILLIVOLTS = {"nvperlsb": 1e-6, "uvperlsb": 1e-3, "mvperlsb": 1.0}
+_DAY, _TIME = ("Year", "Month", "Day"), ("Hour", "Minute", "Second")
 _CHUNK = 2**16
 _MAX_DEPTH = 32
 _MAX_LEADS = 32
@@ -134,6 +137,38 @@ def read_measurements(file: str | Path) -> dict[str, float]:
     return {name: document.number(*path) for name, path in paths.items()}
 
 
+def read_person(file: str | Path) -> Person:
+    """Reads whom a recording is of.
+
+    Args:
+        file: CardioSoft XML.
+
+    Raises:
+        BeatError: the file is damaged; the message is the reason.
+        OSError: the file cannot be opened.
+    """
+    patient, moment, visit = "PatientInfo", "ObservationDateTime", "PatientVisit/OrderNumber"
+    own = ("PID", "Age", "Gender", "Height", "Weight", *(f"BirthDateTime/{n}" for n in _DAY))
+    wanted = {f"{patient}/{name}" for name in own} | {
+        f"{moment}/{name}" for name in (*_DAY, *_TIME)
+    }
+    document = _parse(file, {*wanted, visit}, patient)
+    when = document.moment(moment, (*_DAY, *_TIME))
+    age = document.number(_AGE, "years")
+    born = document.moment(f"{patient}/BirthDateTime", _DAY)
+    if np.isnan(age) and born and when:
+        age = when.year - born.year - ((when.month, when.day) < (born.month, born.day))
+    return person(
+        document.text(f"{patient}/PID"),
+        age,
+        document.text(f"{patient}/Gender"),
+        document.number(f"{patient}/Height", "centimeters"),
+        document.number(f"{patient}/Weight", "kilograms"),
+        when.isoformat(timespec="seconds") if when else None,
+        document.text(visit),
+    )
+
+
 class _Element(NamedTuple):
     attributes: dict[str, str]
     text: str
@@ -154,6 +189,17 @@ class _Document:
             return np.nan
         same_unit = attributes.get("units", "").lower() == unit.lower()
         return value if same_unit and np.isfinite(value) else np.nan
+
+    def text(self, path: str) -> str:
+        """The first element there; "" without one."""
+        return self.found.get(path, [_Element({}, "")])[0].text
+
+    def moment(self, path: str, parts: tuple[str, ...]) -> datetime | None:
+        """Numbers of year, month, day and so on there as a moment; None if they are none."""
+        try:
+            return datetime(*(int(self.text(f"{path}/{name}")) for name in parts))
+        except ValueError:
+            return None
 
 
 class _Enough(Exception):

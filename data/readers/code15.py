@@ -19,10 +19,11 @@ import h5py
 import numpy as np
 import pandas as pd
 
+from data.bad_rows import BadRows
 from data.beats import BeatError, Strip
 from data.cohort import Cohort, CohortError
 from data.outcomes import flags, numbers, read_table
-from data.readers.prepare import prepare
+from data.readers.prepare import Check, prepare
 
 DIAGNOSES = ("1dAVb", "RBBB", "LBBB", "SB", "ST", "AF")
 COLUMNS = (
@@ -42,6 +43,7 @@ def load_code15(
     limit: int | None = None,
     progress: bool | None = None,
     millivolts_per_unit: float = 1.0,
+    check: Check | None = None,
 ) -> Cohort:
     """Reads CODE-15% as a cohort of median beats, prepared once and cached.
 
@@ -55,6 +57,7 @@ def load_code15(
         limit: only the first so many exams, in the order of the files.
         progress: show a progress bar; None shows it on a terminal only.
         millivolts_per_unit: scale of the tracings; see the head of this module.
+        check: as `data.readers.prepare.prepare` has it.
 
     Returns:
         The cohort, in the order of the files. `subjects` has, beside the ids (`subject_id` is the
@@ -77,9 +80,10 @@ def load_code15(
     records = _records(exams, path)
     order = sorted(range(len(records)), key=lambda i: (isinstance(records[i], str), records[i]))
     order = order[:limit]
+    subjects, reasons = _subjects(exams)
     try:
         return prepare(
-            subjects=_subjects(exams).iloc[order],
+            subjects=subjects.iloc[order],
             records=[records[i] for i in order],
             read=TracingReader(str(path), millivolts_per_unit),
             cache=cache,
@@ -87,6 +91,8 @@ def load_code15(
             settings={"path": str(path.resolve()), "millivolts_per_unit": millivolts_per_unit},
             workers=workers,
             progress=progress,
+            left_out=reasons.iloc[order].tolist(),
+            check=check,
         )
     finally:
         _open.cache_clear()
@@ -116,7 +122,7 @@ class TracingReader:
         if isinstance(record, str):
             raise BeatError(record)
         file, row = record
-        tracing = _dataset(_open(str(Path(self.root) / file)), "tracings")[row]  # (T, leads)
+        tracing = own_dataset(_open(str(Path(self.root) / file)), "tracings")[row]  # (T, leads)
         recorded = np.flatnonzero(tracing.any(axis=1))
         if len(recorded) == 0:
             raise BeatError("tracing of zeros only")
@@ -129,7 +135,7 @@ def _open(file: str) -> h5py.File:
     return h5py.File(file, "r")
 
 
-def _dataset(opened: h5py.File, name: str) -> h5py.Dataset:
+def own_dataset(opened: h5py.File, name: str) -> h5py.Dataset:
     """A dataset that lies in this very file: another could be any file of the reader's.
 
     Raises:
@@ -171,7 +177,7 @@ def _rows_by_exam(file: Path) -> dict[str, int]:
     """Exam -> row in an HDF5 file; `exams.csv` is in another order."""
     try:
         with h5py.File(file, "r") as opened:
-            shape, exams = _dataset(opened, "tracings").shape, _dataset(opened, "exam_id")[:]
+            shape, exams = own_dataset(opened, "tracings").shape, own_dataset(opened, "exam_id")[:]
     except (OSError, KeyError) as error:
         raise CohortError(
             f"{file} cannot be read: {error}. Was its download interrupted? Get it again, or take "
@@ -185,24 +191,29 @@ def _rows_by_exam(file: Path) -> dict[str, int]:
     return {str(exam): row for row, exam in enumerate(exams.tolist())}
 
 
-def _subjects(exams: pd.DataFrame) -> pd.DataFrame:
-    """The columns of `Cohort.subjects` from those of `exams.csv`."""
+def _subjects(exams: pd.DataFrame) -> tuple[pd.DataFrame, pd.Series]:
+    """The columns of `Cohort.subjects` from those of `exams.csv`, and why rows are left out."""
     ids = exams["exam_id"]
-    time, event = numbers(exams["timey"], ids), flags(exams["death"], ids)
+    bad = BadRows(ids, "exams.csv")
+    subject_id = bad.mark_ids(ids)
+    bad.mark_missing(exams["patient_id"])
+    time = numbers(exams["timey"], ids, bad.refuse)
+    event, male = (flags(exams[name], ids, bad.refuse) for name in ("death", "is_male"))
     known = (time > 0) & event.notna()
-    return pd.DataFrame(
+    subjects = pd.DataFrame(
         {
-            "subject_id": ids,
+            "subject_id": subject_id,
             "patient_id": exams["patient_id"],
-            "age": numbers(exams["age"], ids),
-            "sex": flags(exams["is_male"], ids).map({0.0: "female", 1.0: "male"}).astype(object),
+            "age": numbers(exams["age"], ids, bad.refuse),
+            "sex": male.map({0.0: "female", 1.0: "male"}).astype(object),
             "time": time.where(known),
             "event": event.where(known),
-            **{name: _booleans(exams[name], ids) for name in ("normal_ecg", *DIAGNOSES)},
+            **{name: _booleans(exams[name], ids, bad) for name in ("normal_ecg", *DIAGNOSES)},
         }
     )
+    return subjects, bad.settle()
 
 
-def _booleans(column: pd.Series, ids: pd.Series) -> pd.Series:
-    values = flags(column, ids)
+def _booleans(column: pd.Series, ids: pd.Series, bad: BadRows) -> pd.Series:
+    values = flags(column, ids, bad.refuse)
     return values if values.isna().any() else values.astype(bool)

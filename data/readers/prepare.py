@@ -5,8 +5,9 @@ whatever its `read` function understands), and `read`. Records are worked throug
 shard is written whole as it finishes, so the same command after an interruption of any kind goes
 on where it stopped. The finished shards become one prepared folder, which `Cohort.open` maps into
 memory. Its name carries a fingerprint of all that determines the result: other settings give
-another folder, never a stale one. A change inside the recordings themselves is not noticed: delete
-the folder then.
+another folder, never a stale one. Beats that an earlier folder of the same reader has are taken
+from there: after a change of the table only recordings that are new to it are read. A change inside
+the recordings themselves is not noticed unless `records` tell of it: delete the folder then.
 
 This module and the readers import no TensorFlow: worker processes start afresh ("spawn"; a fork of
 a process that has TensorFlow running may hang) and import only what is named here.
@@ -22,30 +23,53 @@ import shutil
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-from zipfile import BadZipFile
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
 from data.beats import Beat, BeatError, Strip, median_beat
-from data.cohort import FORMAT_VERSION, LEADS, SAMPLES, Cohort, CohortError
+from data.cohort import FORMAT_VERSION, LEADS, SAMPLES, Cohort, CohortError, checked_subjects
+from data.readers.kept import (
+    QUALITY,
+    UNREADABLE,
+    Kept,
+    Outcome,
+    finished_parts,
+    unfinished_parts,
+    write_index,
+    write_shard,
+)
 from data.rows import write_array
+
+__all__ = ["QUALITY", "Check", "Recording", "prepare"]
 
 BEATS_VERSION = 1  # raise it when the same strip gives another beat than before
 RECORDS_PER_WORKER = 500  # a worker takes a second to start; with less work it is not worth it
 SHARD_SIZE = 64  # records; a third of a second of work, 1.2 MB
-QUALITY = ("beats_used", "beats_found", "beat_correlation", "beat_noise_uv", "heart_rate")
 
 
-Read = Callable[[Any], Strip | Beat]
+class Recording(NamedTuple):
+    """An ECG and what its file says of the subject.
+
+    Attributes:
+        ecg: the strip, or the beat where the source stores median beats.
+        facts: plain values by column, the same columns for all recordings of a source.
+    """
+
+    ecg: Strip | Beat
+    facts: Mapping[str, object]
+
+
+Read = Callable[[Any], Strip | Beat | Recording]
+Check = Callable[[pd.DataFrame, Collection[str]], None]
 
 
 def prepare(
@@ -58,52 +82,87 @@ def prepare(
     workers: int | None = None,
     shard_size: int = SHARD_SIZE,
     progress: bool | None = None,
+    left_out: Sequence[str] | None = None,
+    check: Check | None = None,
+    facts: Sequence[str] = (),
 ) -> Cohort:
     """Turns recordings into a cohort of median beats, or opens it if it was prepared before.
 
     Args:
         subjects: N rows with a unique `subject_id`, as `Cohort.subjects`. The columns `QUALITY` of
-            each beat are added.
+            each beat are added, and what the recordings say (`Recording.facts`).
         records: N records, in the order of `subjects`, each picklable and with a `repr` that tells
             it from others.
-        read: record -> `Strip`, or a `Beat` where the source stores median beats. A function at the
-            top level of a module, or a small frozen dataclass, so that workers can import it. It
-            raises `BeatError` with a short reason for a record it refuses; any other exception
-            counts as unreadable. Either way the record goes into `Cohort.excluded`.
+        read: record -> `Strip`, a `Beat` where the source stores median beats, or either of them in
+            a `Recording`. A function at the top level of a module, or a small frozen dataclass, so
+            that workers can import it. It raises `BeatError` with a short reason for a record it
+            refuses, with what else is known of it in an attribute `detail` if it likes; any other
+            exception counts as unreadable. Either way the record goes into `Cohort.excluded`.
         cache: folder under which prepared cohorts are kept.
         source: short name of the source, e.g. "PTB-XL 500 Hz": in the folder name and the cohort.
-        settings: further plain values that determine the result, such as the path.
+        settings: further plain values that determine what is read, such as the path.
         workers: processes; 1 is this one alone, None one per CPU core and 500 records at most.
         shard_size: records per shard.
         progress: show a progress bar on stderr; None shows it on a terminal only.
+        left_out: N reasons for which records go into `excluded` unread; "" for those that do not.
+        check: is given the subjects whose records are read, before any is, to refuse them, and the
+            names of the columns that will be added to them.
+        facts: columns of `Recording.facts`.
 
     Returns:
         The cohort, in the order of `subjects`, less the records that gave no beat.
 
     Raises:
-        CohortError: ids are missing or stand twice, no record gave a beat, or a worker died.
+        CohortError: the subjects break the contract, no record gave a beat, or a worker died.
     """
-    subjects = _with_checked_ids(subjects, records)
-    fingerprint = _fingerprint(subjects, records, source, settings or {}, shard_size)
+    subjects, unread = _checked(subjects, records, left_out)
+    if check is not None:
+        check(subjects[unread["reason"] == ""], {*QUALITY, *facts})
+    keys = [hashlib.sha256(repr(record).encode()).hexdigest()[:16] for record in records]
+    plan = [BEATS_VERSION, FORMAT_VERSION, source, dict(settings or {})]
+    reader = _digest(json.dumps(plan, sort_keys=True, default=str))
+    tables = [table.to_csv(index=False) for table in (subjects, unread)]
     slug = "".join(c if c.isalnum() else "-" for c in source.lower()).strip("-")
-    folder = Path(cache) / f"{slug}-{fingerprint[:12]}"
+    folder = Path(cache) / f"{slug}-{_digest(reader, *tables, *keys)[:12]}"
     if not (folder / "cohort.json").is_file():
-        shards = _shards(records, folder / "shards", shard_size)
+        shards = Path(cache) / f"{slug}-{reader[:12]}" / "shards"
+        wanted = [not reason for reason in unread["reason"]]
         try:
-            (folder / "shards").mkdir(parents=True, exist_ok=True)
-            _run(shards, read, workers, progress, source)
-            _assemble(shards, subjects, folder, source)
+            shards.mkdir(parents=True, exist_ok=True)
+            earlier = finished_parts(Path(cache), slug, reader)
+            done = Kept([*earlier, *unfinished_parts(shards)])
+            pending = {
+                key: record
+                for key, record, want in zip(keys, records, wanted, strict=True)
+                if want and key not in done
+            }
+            _run(
+                _shards(pending, shards, shard_size, reader),
+                read,
+                workers,
+                progress,
+                source,
+                sum(wanted),
+            )
+            kept = Kept([*earlier, *unfinished_parts(shards)])
+            _assemble(kept, keys, subjects, unread, folder, source, reader, shards.parent)
         except OSError as error:
             raise CohortError(
                 f"The prepared cohort cannot be written to {folder}: {error}. Free space, or "
                 "choose another cache folder; the same command goes on where it stopped."
             ) from error
-    shutil.rmtree(folder / "shards", ignore_errors=True)
+        shutil.rmtree(shards.parent, ignore_errors=True)
     return Cohort.open(folder)
 
 
-def _with_checked_ids(subjects: pd.DataFrame, records: Sequence[Any]) -> pd.DataFrame:
-    """Finds before the work, not after it, what `Cohort` would refuse."""
+def _checked(
+    subjects: pd.DataFrame, records: Sequence[Any], left_out: Sequence[str] | None
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Finds before the work, not after it, what `Cohort` would refuse.
+
+    Returns:
+        Subjects, and `subject_id`, `reason` of each: "" unless it is left out unread.
+    """
     if len(subjects) == 0 or "subject_id" not in subjects:
         raise CohortError("Expected subjects with a column `subject_id`, and at least one.")
     if len(subjects) != len(records):
@@ -114,44 +173,44 @@ def _with_checked_ids(subjects: pd.DataFrame, records: Sequence[Any]) -> pd.Data
         row = int(np.argmax(wrong))
         [received] = ids.iloc[[row]].tolist()  # 0, not np.int64(0)
         raise CohortError(f"subject_id {received!r} in row {row} is missing or stands twice.")
-    return subjects.reset_index(drop=True)
+    subjects = subjects.reset_index(drop=True)
+    reasons = np.full(len(subjects), "", object) if left_out is None else np.array(left_out, object)
+    unread = pd.DataFrame({"subject_id": ids.astype(str).to_numpy(), "reason": reasons})
+    read = reasons == ""
+    if read.any():
+        checked_subjects(subjects[read])
+    return subjects, unread
 
 
-def _fingerprint(
-    subjects: pd.DataFrame,
-    records: Sequence[Any],
-    source: str,
-    settings: Mapping[str, Any],
-    shard_size: int,
-) -> str:
-    """Hexadecimal digest of all that determines the result and the shards on the way to it."""
+def _digest(*texts: str) -> str:
     digest = hashlib.sha256()
-    plan = [BEATS_VERSION, FORMAT_VERSION, source, shard_size, dict(settings)]
-    digest.update(json.dumps(plan, sort_keys=True, default=str).encode())
-    digest.update(subjects.to_csv(index=False).encode())
-    for record in records:
-        digest.update(repr(record).encode())
+    for text in texts:
+        digest.update(text.encode(errors="surrogatepass") + b"\0")
     return digest.hexdigest()
 
 
 @dataclass(frozen=True)
 class _Shard:
-    """A run of consecutive records and the file their beats go to."""
+    """Some records and the file their beats go to."""
 
     file: Path
-    first: int  # row of the first record
+    reader: str
+    keys: tuple[str, ...]
     records: tuple[Any, ...]
 
 
-def _shards(records: Sequence[Any], folder: Path, shard_size: int) -> list[_Shard]:
-    starts = range(0, len(records), shard_size)
+def _shards(pending: Mapping[str, Any], folder: Path, shard_size: int, reader: str) -> list[_Shard]:
+    """What is to be done, numbered on from what is there."""
+    there = [int(file.stem) for file in folder.glob("*.npz")]
+    first, keys = max(there, default=-1) + 1, list(pending)
     return [
         _Shard(
-            folder / f"{start:09d}.npz",
-            start,
-            tuple(records[start : start + shard_size]),
+            folder / f"{first + number:09d}.npz",
+            reader,
+            tuple(keys[start : start + shard_size]),
+            tuple(pending[key] for key in keys[start : start + shard_size]),
         )
-        for start in starts
+        for number, start in enumerate(range(0, len(keys), shard_size))
     ]
 
 
@@ -161,11 +220,14 @@ def _cores() -> int:
 
 
 def _run(
-    shards: list[_Shard], read: Read, workers: int | None, progress: bool | None, source: str
+    pending: list[_Shard],
+    read: Read,
+    workers: int | None,
+    progress: bool | None,
+    source: str,
+    total: int,
 ) -> None:
-    """Writes the shards that are not there yet."""
-    pending = [shard for shard in shards if not shard.file.is_file()]
-    total = sum(len(shard.records) for shard in shards)
+    """Writes shards; `total` records are wanted, and those in no shard are done."""
     missing = sum(len(shard.records) for shard in pending)
     if workers is None:
         workers = min(_cores(), missing // RECORDS_PER_WORKER)
@@ -248,68 +310,74 @@ def _end_with_parent() -> None:
 
 def _write_shard(shard: _Shard, read: Read) -> int:
     """Makes the beats of one shard and writes them in one piece; returns the number of records."""
-    beats, rows, excluded = [], [], []
-    for row, record in enumerate(shard.records, start=shard.first):
-        try:
-            beats.append(_beat(record, read))
-            rows.append(row)
-        except BeatError as error:
-            excluded.append((row, str(error), ""))
-        except MemoryError:
-            raise
-        except Exception as error:  # a damaged file may raise anything in the library that reads it
-            excluded.append((row, f"unreadable ({type(error).__name__})", str(error)))
-    ecg = np.stack([beat.ecg for beat in beats]) if beats else np.empty((0, len(LEADS), SAMPLES))
-    partial = shard.file.with_name(f"{shard.file.name}.{os.getpid()}.partial")
-    with partial.open("wb") as file:
-        np.savez(
-            file,
-            ecg=ecg.astype(np.float32),
-            rows=np.array(rows, dtype=np.int64),
-            quality=np.array([beat[1:] for beat in beats]).reshape(-1, len(QUALITY)),
-            excluded_rows=np.array([row for row, _, _ in excluded], dtype=np.int64),
-            reasons=np.array([texts for _, *texts in excluded], dtype=str).reshape(-1, 2),
-        )
-    partial.replace(shard.file)
+    outcomes = [_outcome(record, read) for record in shard.records]
+    write_shard(shard.file, shard.reader, shard.keys, outcomes)
     return len(shard.records)
 
 
-def _beat(record: Any, read: Read) -> Beat:
-    found = read(record)
-    return found if isinstance(found, Beat) else median_beat(*found)
-
-
-def _assemble(shards: list[_Shard], subjects: pd.DataFrame, folder: Path, source: str) -> None:
-    """Makes one prepared folder of the shards; no more than one shard is in memory at a time."""
-    tables = [_table(shard) for shard in shards]
-    rows, quality, excluded_rows, reasons = map(np.concatenate, zip(*tables, strict=True))
-    excluded = pd.DataFrame(reasons, columns=["reason", "detail"])
-    excluded.insert(0, "subject_id", subjects["subject_id"][excluded_rows].astype(str).to_numpy())
-    if len(rows) == 0:
-        shutil.rmtree(folder)  # the cause may be mended before the next try
-        raise CohortError(_nothing_left(excluded, source))
-    joined = folder / "shards" / f"joined.{os.getpid()}.npy"
-    beats = (_load(shard, "ecg")[0] for shard in shards)
-    write_array(joined, (len(rows), len(LEADS), SAMPLES), beats)
-    ecg = np.load(joined, mmap_mode="r")
-    kept = subjects.iloc[rows].reset_index(drop=True)
-    measured = pd.DataFrame(quality, columns=QUALITY)
-    kept[list(QUALITY)] = measured.astype({"beats_used": int, "beats_found": int})
-    Cohort(ecg, kept, source=source, excluded=excluded).save(folder)
-
-
-def _table(shard: _Shard) -> tuple[np.ndarray, ...]:
-    """All but the ECGs. Reasons as objects: in a text array the longest sets the size of each."""
-    *numbers, reasons = _load(shard, "rows", "quality", "excluded_rows", "reasons")
-    return *numbers, reasons.astype(object)
-
-
-def _load(shard: _Shard, *names: str) -> list[np.ndarray]:
+def _outcome(record: Any, read: Read) -> Outcome:
     try:
-        with shard.file.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-            return [arrays[name] for name in names]
-    except (ValueError, KeyError, BadZipFile) as error:
-        raise CohortError(f"{shard.file} is damaged ({error}). Delete it and try again.") from error
+        found = read(record)
+        ecg, facts = found if isinstance(found, Recording) else (found, None)
+        beat = ecg if isinstance(ecg, Beat) else median_beat(*ecg)
+        return Outcome(beat.ecg, tuple(map(float, beat[1:])), facts=facts)
+    except BeatError as error:
+        return Outcome(None, reason=str(error), detail=getattr(error, "detail", ""))
+    except MemoryError:
+        raise
+    except Exception as error:  # a damaged file may raise anything in the library that reads it
+        return Outcome(None, reason=f"{UNREADABLE} ({type(error).__name__})", detail=str(error))
+
+
+def _assemble(
+    kept: Kept,
+    keys: list[str],
+    subjects: pd.DataFrame,
+    unread: pd.DataFrame,
+    folder: Path,
+    source: str,
+    reader: str,
+    scratch: Path,
+) -> None:
+    """Makes one prepared folder; no more than one shard is in memory at a time."""
+    wanted = (unread["reason"] == "").to_numpy()
+    beat = np.array([want and kept.has_beat(k) for k, want in zip(keys, wanted, strict=True)])
+    outcomes = [
+        kept.outcome(key) if want else Outcome(None, reason=reason)
+        for key, want, reason in zip(keys, wanted, unread["reason"], strict=True)
+    ]
+    reasons = [
+        (one.reason, one.detail) for one, good in zip(outcomes, beat, strict=True) if not good
+    ]
+    excluded = pd.DataFrame(reasons, columns=["reason", "detail"], dtype=object)
+    excluded.insert(0, "subject_id", unread["subject_id"][~beat].to_numpy())
+    if not beat.any():
+        shutil.rmtree(scratch)  # the cause may be mended before the next try
+        raise CohortError(_nothing_left(excluded, source))
+    folder.mkdir(parents=True, exist_ok=True)
+    joined = folder / f"joined.{os.getpid()}.npy"
+    try:
+        found = kept.beats([key for key, good in zip(keys, beat, strict=True) if good])
+        write_array(joined, (int(beat.sum()), len(LEADS), SAMPLES), found)
+        ecg = np.load(joined, mmap_mode="r")
+        table = subjects[beat].reset_index(drop=True)
+        good = [one for one, is_good in zip(outcomes, beat, strict=True) if is_good]
+        if good[0].facts is not None:
+            facts = pd.DataFrame([one.facts for one in good])
+            unknown = facts.columns[facts.isna().all()]
+            table[list(facts)] = facts.astype(dict.fromkeys(unknown, float))
+        measured = pd.DataFrame([one.quality for one in good], columns=QUALITY)
+        table[list(QUALITY)] = measured.astype({"beats_used": int, "beats_found": int})
+        cohort = Cohort(ecg, table, source=source, excluded=excluded)
+        # Before the folder counts as finished. A recording that is left out is in no index: it is
+        # read when its row of the table is mended.
+        read = np.flatnonzero(wanted)
+        write_index(
+            folder, reader, [keys[i] for i in read], [outcomes[i] for i in read], beat[read]
+        )
+        cohort.save(folder)
+    finally:
+        joined.unlink(missing_ok=True)
 
 
 def _nothing_left(excluded: pd.DataFrame, source: str) -> str:

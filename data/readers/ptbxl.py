@@ -13,10 +13,12 @@ from pathlib import Path, PurePath
 import numpy as np
 import pandas as pd
 
+from data.bad_rows import BadRows
 from data.beats import BeatError, Strip
 from data.cohort import Cohort, CohortError
 from data.outcomes import numbers, read_table
-from data.readers.prepare import prepare
+from data.readers.person import HEIGHT_CM, WEIGHT_KG
+from data.readers.prepare import Check, prepare
 from data.readers.wfdb16 import Signals, as_written, read_format_16
 from data.strips import plain_unit
 
@@ -28,11 +30,6 @@ STATEMENTS = ("diagnostic", "diagnostic_class")
 SUPERCLASSES = ("NORM", "MI", "STTC", "CD", "HYP")
 SEXES = {0: "male", 1: "female"}
 AGE_OVER_89 = 300  # how ages above 89 are published, so that nobody is identified by them
-
-# Outside of these, heights and weights are typing errors (the table has heights of 6 cm) or the
-# two were swapped.
-HEIGHT_CM = (100.0, 220.0)
-WEIGHT_KG = (20.0, 250.0)
 
 _LAYOUT = (
     "Expected the folder of the unpacked PTB-XL data set, with ptbxl_database.csv, "
@@ -48,6 +45,7 @@ def load_ptbxl(
     workers: int | None = None,
     limit: int | None = None,
     progress: bool | None = None,
+    check: Check | None = None,
 ) -> Cohort:
     """Reads PTB-XL as a cohort of median beats, prepared once and cached.
 
@@ -59,6 +57,7 @@ def load_ptbxl(
         workers: processes that prepare; one per CPU core if None.
         limit: only the first so many recordings.
         progress: show a progress bar; None shows it on a terminal only.
+        check: as `data.readers.prepare.prepare` has it.
 
     Returns:
         The cohort. `subjects` has, beside the ids and the quality of each beat:
@@ -84,8 +83,9 @@ def load_ptbxl(
     )
     database = database[:limit]
     names = database["filename_hr" if sampling_rate == 500 else "filename_lr"]
+    subjects, reasons = _subjects(database, _superclass_of(statements), names)
     return prepare(
-        subjects=_subjects(database, _superclass_of(statements)),
+        subjects=subjects,
         records=names.astype(str).tolist(),
         read=WfdbReader(str(path)),
         cache=cache,
@@ -93,6 +93,8 @@ def load_ptbxl(
         settings={"path": str(path.resolve())},
         workers=workers,
         progress=progress,
+        left_out=reasons.tolist(),
+        check=check,
     )
 
 
@@ -136,28 +138,43 @@ def _read_any_format(path: Path) -> Signals:
     return Signals(record.p_signal.T, record.fs, units, names)
 
 
-def _subjects(database: pd.DataFrame, superclass_of: dict[str, str]) -> pd.DataFrame:
-    """The columns of `Cohort.subjects` from those of PTB-XL."""
+def _subjects(
+    database: pd.DataFrame, superclass_of: dict[str, str], names: pd.Series
+) -> tuple[pd.DataFrame, pd.Series]:
+    """The columns of `Cohort.subjects` from those of PTB-XL, and why rows are left out."""
     ids = database["ecg_id"]
+    bad = BadRows(ids.astype(str), "ptbxl_database.csv")
+    subject_id = bad.mark_ids(ids)
+    for column in (database["patient_id"], names):
+        bad.mark_missing(column)
     age, sex, height, weight, fold = (
-        numbers(database[column], ids.astype(str))
+        numbers(database[column], ids.astype(str), bad.refuse)
         for column in ("age", "sex", "height", "weight", "strat_fold")
     )
     unknown = sex.notna() & ~sex.isin(list(SEXES))
     if unknown.any():
-        raise CohortError(
-            f"Expected sex 0 (male) or 1 (female). Record {ids[unknown.idxmax()]} has "
-            f"{sex[unknown.idxmax()]:g}."
+        row = unknown.idxmax()
+        bad.mark(
+            unknown,
+            "sex is not 0 or 1",
+            f"Expected sex 0 (male) or 1 (female). Record {ids[row]} has {sex[row]:g}.",
         )
     height = height.where(height.between(*HEIGHT_CM))
     weight = weight.where(weight.between(*WEIGHT_KG))
-    classes = [
-        _superclasses(codes, superclass_of, name)
-        for codes, name in zip(database["scp_codes"], ids, strict=True)
-    ]
-    return pd.DataFrame(
+    statements = database["scp_codes"].map(_statements)
+    wrong = statements.isna()
+    if wrong.any():
+        [received] = database["scp_codes"].loc[[wrong.idxmax()]].tolist()
+        bad.mark(
+            wrong,
+            "scp_codes are no dictionary of statements",
+            f"scp_codes of record {ids[wrong.idxmax()]} are no dictionary of statements: "
+            f"{received!r}.",
+        )
+    classes = [_superclasses(found, superclass_of) for found in statements]
+    subjects = pd.DataFrame(
         {
-            "subject_id": ids,
+            "subject_id": subject_id,
             "patient_id": database["patient_id"],
             "age": age.mask(age == AGE_OVER_89, 90.0),
             "age_over_89": age > 89,
@@ -171,6 +188,7 @@ def _subjects(database: pd.DataFrame, superclass_of: dict[str, str]) -> pd.DataF
             "heart_axis": database["heart_axis"].astype(object),
         }
     )
+    return subjects, bad.settle()
 
 
 def _superclass_of(statements: pd.DataFrame) -> dict[str, str]:
@@ -179,13 +197,18 @@ def _superclass_of(statements: pd.DataFrame) -> dict[str, str]:
     return dict(zip(diagnostic.iloc[:, 0], diagnostic["diagnostic_class"], strict=True))
 
 
-def _superclasses(codes: str, superclass_of: dict[str, str], name: object) -> str | float:
-    """Superclasses of a published dictionary of statements, such as "{'NORM': 100.0}"."""
+def _statements(codes: object) -> list[str] | None:
+    """Codes of a published dictionary of statements, such as "{'NORM': 100.0}"; None if it is none.
+
+    What is no text, or no such dictionary, is none.
+    """
     try:
-        statements = ast.literal_eval(codes)
-        found = {superclass_of.get(code) for code in statements.keys()}
-    except (ValueError, SyntaxError, AttributeError, RecursionError, MemoryError) as error:
-        raise CohortError(
-            f"scp_codes of record {name} are no dictionary of statements: {codes!r}."
-        ) from error
+        return list(ast.literal_eval(codes).keys())
+    except (ValueError, SyntaxError, AttributeError, TypeError, RecursionError, MemoryError):
+        return None
+
+
+def _superclasses(statements: list[str] | None, superclass_of: dict[str, str]) -> str | float:
+    """Superclasses of statements, joined; missing if there are none."""
+    found = {superclass_of.get(code) for code in statements or ()}
     return "+".join(known for known in SUPERCLASSES if known in found) or np.nan

@@ -20,16 +20,16 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from data.beats import Beat, BeatError, Strip
+from data.bad_rows import BadRows
 from data.cohort import Cohort, CohortError, refuse_lookalikes
 from data.outcomes import flags, numbers, numbers_or_text, read_table
 from data.readers.cardiosoft import MEASUREMENTS, read_measurements, read_median_beat, read_strip
-from data.readers.prepare import QUALITY, prepare
+from data.readers.prepare import QUALITY, Check, Recording, prepare
 
 TABLE, WITHDRAWN = "subjects.csv", "withdrawn.csv"
 KNOWN = ("instance", "sex", "age", "bmi", "time", "event")  # columns that are read as what they are
 SEXES = {"0": "female", "1": "male", "female": "female", "male": "male"}
-BEATS = {"median": read_median_beat, "strip": read_strip}
+BEATS = {"median": read_median_beat, "stored": read_median_beat, "strip": read_strip}
 
 _FILE = re.compile(r"(\d+)_20205_(\d+)_(\d+)\.xml", re.IGNORECASE | re.ASCII)
 _LAYOUT = f"Expected a folder of files like 1234567_20205_2_0.xml, and in it {TABLE} with `eid`"
@@ -42,6 +42,7 @@ def load_ukbiobank(
     workers: int | None = None,
     limit: int | None = None,
     progress: bool | None = None,
+    check: Check | None = None,
 ) -> Cohort:
     """Reads resting ECGs of UK Biobank as a cohort of median beats, prepared once and cached.
 
@@ -53,6 +54,7 @@ def load_ukbiobank(
         workers: processes that prepare; one per CPU core if None.
         limit: only the first so many recordings, in the order of participant and visit.
         progress: show a progress bar; None shows it on a terminal only.
+        check: as `data.readers.prepare.prepare` has it.
 
     Returns:
         The cohort, in the order of participant and visit. `subjects` has `subject_id`
@@ -72,25 +74,27 @@ def load_ukbiobank(
     if beats not in BEATS:
         raise CohortError(f"Expected beats among {list(BEATS)}. Received: {beats!r}.")
     recordings = _recordings(path)[:limit]
-    known = _participants(path / TABLE)
+    known, bad_rows = _participants(path / TABLE)
     keys = ["patient_id", "instance"] if "instance" in known else ["patient_id"]
     subjects = recordings.merge(known, on=keys, how="left", indicator=True, validate="m:1")
     reasons = np.where(subjects.pop("_merge") == "both", "", f"not in {TABLE}")
+    if len(bad_rows):
+        found = recordings.merge(bad_rows, on=keys, how="left")["reason"]
+        reasons = np.where(found.notna(), found, reasons)
     reasons[subjects["patient_id"].isin(_withdrawn(path / WITHDRAWN))] = "withdrawn"
     files = subjects.pop("file").tolist()
-    measured = [
-        {} if reason else read_measurements(path / file)
-        for file, reason in zip(files, reasons, strict=True)
-    ]
     return prepare(
-        subjects=subjects.join(pd.DataFrame(measured, index=subjects.index)),
-        records=list(zip(files, reasons.tolist(), strict=True)),
+        subjects=subjects,
+        records=files,
         read=RecordingReader(str(path), beats),
         cache=cache,
         source=f"UK Biobank {beats}",
         settings={"path": str(path.resolve())},
         workers=workers,
         progress=progress,
+        left_out=reasons.tolist(),
+        check=check,
+        facts=("ecg_age", *MEASUREMENTS),
     )
 
 
@@ -106,19 +110,19 @@ class RecordingReader:
     root: str
     beats: str = "median"
 
-    def __call__(self, record: tuple[str, str]) -> Strip | Beat:
-        """Reads one recording.
+    def __call__(self, file: str) -> Recording:
+        """Reads one recording and what the recorder measured.
 
         Args:
-            record: the file, and the reason why it is left out ("" if it is not).
+            file: its name below the folder.
 
         Raises:
-            BeatError: it is left out, or gives no beat.
+            BeatError: it gives no beat.
         """
-        file, reason = record
-        if reason:
-            raise BeatError(reason)
-        return BEATS[self.beats](Path(self.root) / file)
+        path = Path(self.root) / file
+        measured = read_measurements(path).items()
+        facts = {name: None if np.isnan(value) else value for name, value in measured}
+        return Recording(BEATS[self.beats](path), facts)
 
 
 def _recordings(folder: Path) -> pd.DataFrame:
@@ -141,78 +145,94 @@ def _recordings(folder: Path) -> pd.DataFrame:
     )
 
 
-def _participants(file: Path) -> pd.DataFrame:
-    """The columns of `Cohort.subjects` from those of the table; rows with negative ids are gone."""
+def _participants(file: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The columns of `Cohort.subjects` from those of the table; rows with negative ids are gone.
+
+    Returns:
+        The rows that are understood; and the ids (with instances) of the others, and why.
+    """
     table = read_table(file, ["eid"], _LAYOUT)
     refuse_lookalikes(KNOWN, table, str(file))
     reserved = ("subject_id", "patient_id", "file", "ecg_age", *MEASUREMENTS, *QUALITY)
     taken = [name for name in table if name in reserved]
     if taken:
         raise CohortError(f"{file} has columns that this reader makes: {taken}. Rename them.")
-    eids = _eids(table["eid"], file)
+    bad = BadRows(table["eid"], str(file))
+    eids = _eids(table["eid"], bad)
+    bad.ids = eids
     here = ~eids.str.startswith("-")
-    table, eids = table[here], eids[here]
-    columns = {name: _column(table[name], eids) for name in table.columns.drop("eid")}
-    known = pd.DataFrame({"patient_id": eids, **columns})
+    columns = {name: _column(table[name], eids, bad) for name in table.columns.drop("eid")}
+    known = pd.DataFrame({"patient_id": eids, **columns})[here]
     keys = [name for name in ("patient_id", "instance") if name in known]
-    twice = known.duplicated(keys)
+    twice = known.duplicated(keys, keep=False)
     if twice.any():
-        raise CohortError(
-            f"eid {eids[twice.idxmax()]!r} stands twice in {file}; {twice.sum()} rows repeat one. "
-            "Expected one row per participant, or per visit with a column `instance`."
+        again = known.duplicated(keys)
+        bad.mark(
+            twice.reindex(eids.index, fill_value=False),
+            "eid stands twice",
+            f"eid {eids[again.idxmax()]!r} stands twice in {file}; {again.sum()} rows repeat one. "
+            "Expected one row per participant, or per visit with a column `instance`.",
         )
-    return known
+    reasons = bad.settle()[here]
+    good = reasons == ""
+    return known[good], known[keys][~good].drop_duplicates().assign(reason=reasons)
 
 
-def _eids(column: pd.Series, file: Path) -> pd.Series:
+def _eids(column: pd.Series, bad: BadRows) -> pd.Series:
     """Ids as whole numbers in text; 1234567.0 is 1234567."""
     eids = column.str.strip().str.replace(r"\.0*$", "", regex=True)
     wrong = ~eids.str.fullmatch(r"-?[0-9]+", na=False)
     if wrong.any():
         row = wrong.idxmax()
         # Counted as a text editor does: from 1, with the header.
-        raise CohortError(
-            f"Expected whole numbers as eid in {file}. Received in line {row + 2}: {column[row]!r}."
+        bad.mark(
+            wrong,
+            "eid is no whole number",
+            f"Expected whole numbers as eid. Received in line {row + 2}: {column[row]!r}.",
         )
-    return eids.str.replace(r"^(-?)0+(\d)", r"\1\2", regex=True)
+    return eids.fillna("").str.replace(r"^(-?)0+(\d)", r"\1\2", regex=True)
 
 
-def _column(column: pd.Series, eids: pd.Series) -> pd.Series:
+def _column(column: pd.Series, eids: pd.Series, bad: BadRows) -> pd.Series:
     """A column as numbers if it holds nothing else, or text; known ones as what they are."""
     if column.name == "sex":
-        return _sex(column, eids)
+        return _sex(column, eids, bad)
     if column.name == "event":
-        return flags(column, eids)
+        return flags(column, eids, bad.refuse)
     if column.name == "instance":
-        return _instance(column, eids)
+        return _instance(column, eids, bad)
     if column.name in ("age", "bmi", "time"):
-        return numbers(column, eids)
+        return numbers(column, eids, bad.refuse)
     return numbers_or_text(column)
 
 
-def _sex(column: pd.Series, eids: pd.Series) -> pd.Series:
+def _sex(column: pd.Series, eids: pd.Series, bad: BadRows) -> pd.Series:
     code = column.str.strip().str.lower().str.replace(r"\.0*$", "", regex=True)
     sex = code.map(SEXES).astype(object)
     wrong = sex.isna() & column.notna()
     if wrong.any():
         row = wrong.idxmax()
-        raise CohortError(
+        bad.mark(
+            wrong,
+            "sex is not female, male, 0 or 1",
             f"Expected sex as female or male, or UK Biobank's 0 (female) or 1 (male). Participant "
-            f"{eids[row]} has {column[row]!r}."
+            f"{eids[row]} has {column[row]!r}.",
         )
     return sex
 
 
-def _instance(column: pd.Series, eids: pd.Series) -> pd.Series:
-    values = numbers(column, eids)
+def _instance(column: pd.Series, eids: pd.Series, bad: BadRows) -> pd.Series:
+    values = numbers(column, eids, bad.refuse)
     wrong = values % 1 != 0  # also where it is missing
     if wrong.any():
         row = wrong.idxmax()
-        raise CohortError(
+        bad.mark(
+            wrong,
+            "instance is no number of a visit",
             f"Expected the number of a visit as instance of participant {eids[row]}. "
-            f"Received: {column[row]!r}."
+            f"Received: {column[row]!r}.",
         )
-    return values.astype(int)
+    return values.where(~wrong, -1).astype(int)
 
 
 def _withdrawn(file: Path) -> list[str]:

@@ -2,8 +2,9 @@
 
 The package spends 2.4 to 5 ms on a record of PTB-XL, three quarters of it on the header; all else
 on the way to a median beat takes 4 to 6 ms. This module reads what PTB-XL and most other 12-lead
-ECGs are: one segment, one signal file of 16-bit integers, one sample per frame, all fields of the
-header given. It leaves everything else to the package, and gives the same values to the last bit.
+ECGs are: one segment, one signal file of 16-bit integers (behind a header of its own or not, as in
+the MATLAB files of the PhysioNet Challenges), one sample per frame, all fields of the header given.
+It leaves everything else to the package, and gives the same values to the last bit.
 
 Unlike the package it compares the samples with the checksums in the header, so that a damaged or
 exchanged signal file is noticed.
@@ -29,15 +30,15 @@ _RECORD = re.compile(
     [-\w]+ \s+ (\d+)        # name, number of signals
     \s+ (\d+(?:\.\d+)?)     # sampling rate
     \s+ (\d+)               # number of samples
-    (?:\s+ [\d:./\s]+)?     # time and date
+    (?:\s+ .*)?             # time and date, in whatever order
     """,
     re.ASCII | re.VERBOSE,
 )
 _SIGNAL = re.compile(
     r"""
-    ([-\w]+\.\w+) \s+ 16                                 # file, never a path; format
-    \s+ (\d+(?:\.\d+)?) \( (-?\d{1,6}) \) / ([\u00b5\u03bc]?\w+)  # gain, baseline, unit
-    \s+ \d+ \s+ -?\d+ \s+ -?\d+                          # resolution, zero, first value
+    ([-\w]+\.\w+) \s+ 16(?:\+(\d{1,6}))?                 # file, never a path; format; offset
+    \s+ (\d+(?:\.\d+)?) (?:\( (-?\d{1,6}) \))? / ([\u00b5\u03bc]?\w+)  # gain, baseline, unit
+    \s+ \d+ \s+ (-?\d{1,6}) \s+ -?\d+                    # resolution, zero, first value
     \s+ (-?\d+) \s+ \d+ \s+ (\S[^\t]*)                   # checksum, block size, name
     """,
     re.ASCII | re.VERBOSE,
@@ -79,16 +80,21 @@ def read_format_16(record: str | Path) -> Signals | None:
     fields = [_SIGNAL.fullmatch(line) for line in others]
     if head is None or not fields or None in fields or len(fields) != int(head[1]):
         return None
-    files, gains, baselines, units, checksums, names = zip(
+    files, offsets, gains, baselines, units, zeros, checksums, names = zip(
         *map(re.Match.groups, fields), strict=True
     )
+    if None in baselines and any(baselines):
+        return None
+    # Without baselines the zeros of the converter are them.
+    baselines = [zero if b is None else b for b, zero in zip(baselines, zeros, strict=True)]
     gain = np.array(gains, np.float64)[:, None]
-    if len(set(files)) > 1 or (gain == 0).any():
+    if len(set(files)) > 1 or len(set(offsets)) > 1 or (gain == 0).any():
         return None
+    offset = int(offsets[0] or 0)
     file = Path(record).parent / files[0]
-    if file.stat().st_size != 2 * len(fields) * int(head[3]):
+    if file.stat().st_size != offset + 2 * len(fields) * int(head[3]):
         return None
-    digital = np.fromfile(file, "<i2").reshape(-1, len(fields))
+    digital = np.fromfile(file, "<i2", offset=offset).reshape(-1, len(fields))
     digital = np.ascontiguousarray(digital.T)
     _compare(digital, np.array(checksums, np.int64), names)
     values = digital.astype(np.float32) - np.array(baselines, np.float32)[:, None]

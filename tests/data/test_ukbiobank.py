@@ -225,8 +225,9 @@ def test_the_reader_can_be_sent_to_other_processes(folder):
     reader = RecordingReader(str(folder), "median")
     copy = pickle.loads(pickle.dumps(reader))
     assert copy == reader
-    record = ("1000011_20205_2_0.xml", "")
-    np.testing.assert_array_equal(copy(record).ecg, reader(record).ecg)
+    (beat, facts), (again, same) = (read("1000011_20205_2_0.xml") for read in (reader, copy))
+    np.testing.assert_array_equal(beat.ecg, again.ecg)
+    assert facts == same
 
 
 def test_a_limit_takes_the_first_recordings(folder):

@@ -70,6 +70,24 @@ def test_headers_are_read_as_the_wfdb_package_reads_them(tmp_path, old, new):
     assert_same_as_wfdb(record)
 
 
+def test_signals_behind_a_header_without_baselines_are_those_of_the_wfdb_package(tmp_path):
+    """As the MATLAB files of the PhysioNet Challenges; the zero of the converter is 7."""
+    record = write(tmp_path, ("1000/mV", "200/uV"))
+    signals = record.with_suffix(".dat")
+    signals.write_bytes(b"x" * 24 + signals.read_bytes())
+    edit(record, "dat 16 ", "dat 16+24 ")
+    edit(record, "/mV 16 0 ", "/mV 16 7 ")
+    edit(record, "500 100\n", "500 100 05-Feb-2020 11:39:16\n")
+    found = read_format_16(record)
+    edit(record, " 05-Feb-2020 11:39:16", "")  # the package takes it for something else
+    np.testing.assert_array_equal(
+        found.values, wfdb.rdrecord(str(record), return_res=32).p_signal.T
+    )
+    signals.write_bytes(signals.read_bytes()[:-2] + b"zz")
+    with pytest.raises(BeatError, match="checksum"):
+        read_format_16(record)
+
+
 @pytest.mark.parametrize(
     ("old", "new"),
     [

@@ -1,0 +1,79 @@
+"""Limits on what one file may cost: files from elsewhere are taken as hostile.
+
+A file of a few kB can ask for hours or for all the memory of a machine. Both limits are those of
+the operating system; where it has none (Windows), the size of the file is the only one.
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from data.readers.kept import UNREADABLE
+from data.strips import BeatError
+
+MAX_BYTES = 64 * 2**20  # of a file; ten minutes of 12 leads at 2 kHz have 29 MB
+SECONDS = 30  # to read one; the slowest of the formats needs 0.1
+MEMORY = 2**30  # bytes beyond what the process had
+
+
+class _TooLong(BaseException):
+    """No `Exception`: libraries would take it for a damaged file and say so."""
+
+
+@contextmanager
+def bounded() -> Iterator[None]:
+    """Ends what takes longer than `SECONDS`, or more than `MEMORY`.
+
+    Raises:
+        BeatError: it did.
+    """
+    try:
+        with _memory_limit(MEMORY), _time_limit(SECONDS):
+            yield
+    except _TooLong as error:
+        raise BeatError(f"{UNREADABLE} within {SECONDS:g} s") from error
+    except MemoryError as error:
+        raise BeatError(f"{UNREADABLE} within {MEMORY / 2**30:g} GB of memory") from error
+
+
+@contextmanager
+def _time_limit(seconds: float) -> Iterator[None]:
+    main = threading.current_thread() is threading.main_thread()
+    if not (main and hasattr(signal, "setitimer")):
+        yield
+        return
+
+    def stop(*_: object) -> None:
+        raise _TooLong
+
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+@contextmanager
+def _memory_limit(memory: int) -> Iterator[None]:
+    usage = Path("/proc/self/statm")
+    try:
+        import resource
+
+        pages = int(usage.read_text().split()[0])
+        soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+    except (ImportError, OSError):
+        yield
+        return
+    wanted = pages * resource.getpagesize() + memory
+    tighter = [limit for limit in (soft, hard) if limit != resource.RLIM_INFINITY]
+    resource.setrlimit(resource.RLIMIT_AS, (min([wanted, *tighter]), hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))

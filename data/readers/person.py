@@ -1,0 +1,76 @@
+"""What a file says of whom it is of, and no more of it than a model may be told."""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+
+# Outside of these, heights and weights are typing errors or the two were swapped.
+HEIGHT_CM = (100.0, 220.0)
+WEIGHT_KG = (20.0, 250.0)
+MAX_AGE = 120
+SEXES = {"m": "male", "male": "male", "f": "female", "female": "female"}
+
+_NOBODY = re.compile(
+    r"[0\W_]*|x+|unknown.*|unk|anonym.*|none|null|n/?a|test.*|no[ _]?id", re.IGNORECASE
+)
+
+
+class Person(NamedTuple):
+    """What a file says of whom it is of; None where it says nothing.
+
+    Attributes:
+        patient_id: as the file has it, to be made a pseudonym.
+        age: whole years at the recording: with its date, more would be the birth date.
+        sex: "male" or "female".
+        height: cm.
+        weight: kg.
+        recorded: local time, ISO 8601, or the date alone.
+        accession: number of the order or examination, to be made a pseudonym.
+        dx: codes of diagnoses, as WFDB headers of the PhysioNet Challenges have them.
+    """
+
+    patient_id: str | None = None
+    age: float | None = None
+    sex: str | None = None
+    height: float | None = None
+    weight: float | None = None
+    recorded: str | None = None
+    accession: str | None = None
+    dx: str | None = None
+
+
+def person(
+    patient_id: str | None = None,
+    age: float | None = None,
+    sex: str | None = None,
+    height: float | None = None,
+    weight: float | None = None,
+    recorded: str | None = None,
+    accession: str | None = None,
+    dx: str | None = None,
+) -> Person:
+    """What a file says, without what cannot be: it is missing then.
+
+    An id such as 000000, "unknown" or "anonymous" is of nobody: all those would be one patient.
+    """
+
+    def within(value: float | None, low: float, high: float) -> float | None:
+        known = value is not None and low <= value <= high
+        return float(value) if known else None
+
+    def named(name: str | None) -> str | None:
+        name = (name or "").strip()
+        return None if _NOBODY.fullmatch(name) else name
+
+    age = within(age, 0, MAX_AGE)
+    return Person(
+        patient_id=named(patient_id),
+        age=None if age is None else float(int(age)),
+        sex=SEXES.get((sex or "").strip().lower()),
+        height=within(height, *HEIGHT_CM),
+        weight=within(weight, *WEIGHT_KG),
+        recorded=recorded,
+        accession=named(accession),
+        dx=(dx or "").strip() or None,
+    )

@@ -1,0 +1,429 @@
+"""A folder of recordings of any formats: beats, persons, table, privacy."""
+
+import re
+from dataclasses import replace
+from datetime import datetime
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from config import PRESETS
+from data import load_cohort
+from data.beats import median_beat
+from data.cohort import LEADS, CohortError
+from data.readers.exports import read_export
+from data.readers.recordings import load_recordings, read_folder
+from tests import recording_files as files
+from tests.places import SHARED
+from tests.recording_files import FORMATS, SECRETS, Patient
+from tests.simulated_strips import ECTOPIC, rhythm_strip
+
+REAL = SHARED / "formats"
+ONE = Patient()
+
+
+def other(number, **how):
+    """Another recording of the same patient, if nothing else is said."""
+    strip = rhythm_strip(heart_rate=55 + 2 * number, seconds=5, noise=0.02, seed=number)
+    strip = strip * (1 + 0.05 * number)
+    moment = datetime(2010 + number, 1, 1, 12, 0, 5)
+    return replace(ONE, strip=strip, recorded=moment, accession=f"A{number}", **how)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    (tmp_path / "in").mkdir()
+    return tmp_path / "in"
+
+
+def put(folder, name, content):
+    file = folder / name
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_bytes(content)
+    return file
+
+
+def load(folder, **options):
+    return load_recordings(folder, folder.parent / "cache", **({"workers": 1} | options))
+
+
+def found(folder, **options):
+    return read_folder(folder, folder.parent / "cache", **({"workers": 1} | options))
+
+
+def column(cohort, name):
+    return cohort.subjects[name].tolist()
+
+
+def reasons(folder, **options):
+    """Of each file that is left out."""
+    read = found(folder, **options)
+    excluded = read.cohort.excluded
+    return {
+        read.file_of[one]: why
+        for one, why in zip(excluded["subject_id"], excluded["reason"], strict=True)
+    }
+
+
+def likeness(one, two):
+    """Correlation. Half a sample of shift changes the steep QRS by 0.1 mV, and this by 0.0003."""
+    return np.corrcoef(one.ravel(), two.ravel())[0, 1]
+
+
+# --- formats ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_each_format_gives_the_beat_of_its_strip_and_whom_it_is_of(folder, kind):
+    put(folder, "deep/er/x.any", FORMATS[kind](ONE))
+    cohort = load(folder)
+    expected = median_beat(ONE.strip, 500)
+    np.testing.assert_allclose(cohort.ecg[0], expected.ecg, rtol=0, atol=0.006)  # 5 uV per unit
+    [one] = cohort.subjects.to_dict("records")
+    assert one["format"] == kind
+    assert (one["age"], one["sex"]) == (62, "female")
+    assert one["recorded"] == "2019-07-05T10:35:20"
+    assert one["heart_rate"] == pytest.approx(expected.heart_rate, rel=0.01)
+    assert one["patient_id"] != one["subject_id"]
+    if kind not in ("HL7 aECG", "EDF", "ISHNE", "MFER"):  # these have no place for them
+        assert (one["height"], one["weight"]) == (170, 72)
+        assert one["bmi"] == pytest.approx(72 / 1.7**2)
+
+
+def test_records_of_the_challenge_give_beat_age_sex_and_diagnoses(folder):
+    files.challenge(folder, "A0001", ONE)
+    files.challenge(folder, "A0002", other(2, sex="M"), ["# Age: NaN", "#Sex: Unknown", "#Dx: 1"])
+    cohort = load(folder)
+    expected = median_beat(ONE.strip, 500)
+    np.testing.assert_allclose(cohort.ecg[0], expected.ecg, rtol=0, atol=0.006)
+    assert column(cohort, "sex")[0] == "female"
+    assert pd.isna(column(cohort, "sex")[1])
+    np.testing.assert_array_equal(column(cohort, "age"), [62, np.nan])
+    assert column(cohort, "dx") == ["426783006,164889003", "1"]
+    assert pd.isna(column(cohort, "recorded")).all()  # the date is that of the header's making
+
+
+def test_all_formats_lie_in_one_folder_under_any_names(folder):
+    for number, write in enumerate(FORMATS.values()):
+        put(folder, f"{number % 3}/{number}.{'dcm' if number % 2 else 'xml'}", write(other(number)))
+    cohort = load(folder)
+    assert sorted(column(cohort, "format")) == sorted(FORMATS)
+    assert len(set(column(cohort, "patient_id"))) == 1
+    for seed in range(3):  # one patient cannot be divided
+        with pytest.raises(CohortError, match="part of the split is empty"):
+            cohort.split(0.3, 0.3, seed)
+
+
+@pytest.mark.parametrize("rate", [100, 250, 1000, 2000])
+def test_rates_from_100_to_2000_hz_are_brought_to_500(folder, rate):
+    strip = rhythm_strip(seconds=6, sampling_rate=rate, noise=0.01, seed=3)
+    put(folder, "x", files.mortara(replace(ONE, strip=strip, rate=rate)))
+    expected = median_beat(rhythm_strip(seconds=6, seed=3), 500)
+    cohort = load(folder)
+    assert likeness(cohort.ecg[0], expected.ecg) > 0.99
+    assert column(cohort, "heart_rate") == [pytest.approx(expected.heart_rate, rel=0.01)]
+
+
+def test_a_rate_that_is_no_whole_number_is_not_rounded(folder):
+    """3.33 ms per sample are 300.3 Hz."""
+    one = replace(ONE, strip=rhythm_strip(seconds=6, sampling_rate=300, seed=3), rate=300)
+    written = files.aecg(one).replace(f'value="{1 / 300}"'.encode(), b'value="3.33"')
+    file = put(folder, "x", written.replace(b'unit="s"', b'unit="ms"'))
+    assert read_export(file, "HL7 aECG").strip.sampling_rate == pytest.approx(1 / 0.00333)
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"rate": 90}, "sampling rate of 90 Hz"),
+        ({"rate": 4000}, "sampling rate of 4000 Hz"),
+        ({"strip": ONE.strip[:, :1200]}, "shorter than 2.5 s"),
+        ({"strip": np.tile(ONE.strip, 110)}, "longer than 600 s"),
+        ({"strip": ONE.strip * 1000}, "amplitude is not in mV"),
+    ],
+)
+def test_strips_that_are_none_are_left_out(folder, change, reason):
+    put(folder, "good", files.mfer(other(1)))
+    one = replace(ONE, **change)
+    if "amplitude" in reason:
+        one = replace(ONE, strip=ONE.strip / 500)
+    put(folder, "bad", files.mortara(one))
+    assert reasons(folder) == {"bad": reason}
+
+
+def test_leads_i_and_ii_follow_from_other_limb_leads_and_extra_leads_are_ignored(folder):
+    rows = [LEADS.index(lead) for lead in ("III", "aVF", "V1", "V2", "V3", "V4", "V5", "V6")]
+    names = (*(LEADS[row] for row in rows), "V7", "X")
+    strip = np.concatenate([ONE.strip[rows], ONE.strip[:2] * 3])
+    put(folder, "x", files.mortara(replace(ONE, strip=strip, leads=names)))
+    expected = median_beat(ONE.strip, 500).ecg
+    np.testing.assert_allclose(load(folder).ecg[0], expected, rtol=0, atol=0.03)
+    one = replace(ONE, strip=ONE.strip[[0, *range(6, 12)]], leads=("I", *LEADS[6:]))
+    put(folder, "y", files.mortara(one))
+    assert reasons(folder) == {"y": "lead II is not there"}
+
+
+def test_the_recorders_own_beat_is_cut_aligned_and_put_on_our_zero(folder):
+    put(folder, "a", files.muse(ONE))
+    ectopic = rhythm_strip(seconds=6, waves=ECTOPIC, seed=3)
+    put(folder, "b", files.dicom(replace(ONE, strip=ectopic)))
+    put(folder, "c", files.muse(other(3), median=False))
+    put(folder, "d", files.cardiosoft(other(4)))
+    cohort = load(folder, beats="stored")
+    assert column(cohort, "format") == ["GE MUSE XML", "CardioSoft XML"]
+    ours = load(folder)
+    assert likeness(cohort.ecg[0], ours.ecg[0]) > 0.999
+    # As it is stored, moved by whole samples and by one level per lead.
+    places = [ONE.median[:, at : at + 400] * 0.005 - cohort.ecg[0] for at in range(90, 130)]
+    assert min(np.ptp(place[[0, 1, *range(6, 12)]], axis=1).max() for place in places) < 1e-5
+    assert np.median(ONE.median) * 0.005 > 0.09  # on a zero of its own
+    assert np.abs(cohort.ecg[0][:, 100:110]).max() < 0.02
+    assert reasons(folder, beats="stored") == {
+        "b": "the stored median beat is not of this strip",
+        "c": "no stored median beat",
+    }
+
+
+def test_a_calibration_pulse_is_cut_off(folder):
+    strip = ONE.strip.copy()
+    strip[:, -150:-50] = strip[:, -151:-150] * 0 + 1.0
+    strip[:, -50:] = 0
+    put(folder, "end", files.muse(replace(ONE, strip=strip), median=False))
+    strip = ONE.strip.copy()
+    strip[:, :80], strip[:, 80:180], strip[:, 180:220] = 0, 1.0, 0
+    put(folder, "start", files.philips(replace(other(1), strip=strip)))
+    expected = median_beat(ONE.strip, 500)
+    cohort = load(folder)
+    assert len(cohort) == 2
+    for ecg, rate in zip(cohort.ecg, column(cohort, "heart_rate"), strict=True):
+        assert likeness(ecg, expected.ecg) > 0.99
+        assert rate == pytest.approx(expected.heart_rate, rel=0.03)
+
+
+# --- patients and the table ---------------------------------------------------------------------
+
+
+def test_patients_stay_together_and_their_first_or_last_recording_is_taken(folder):
+    for number in range(4):
+        put(folder, f"{number}", files.muse(other(number, patient_id=f"P{number % 2 + 1}7")))
+    put(folder, "none", files.muse(other(5, patient_id="000000")))
+    put(folder, "nobody", files.muse(other(6, patient_id="ANONYMOUS")))
+    everybody = load(folder)
+    patients = column(everybody, "patient_id")
+    assert len(everybody) == 6
+    assert len(set(patients)) == 4  # those without a name are a patient each
+    years = {
+        keep: sorted(found(folder, keep=keep).cohort.subjects["recorded"].str[:4])
+        for keep in ("first", "last")
+    }
+    assert years == {
+        "first": ["2010", "2011", "2015", "2016"],
+        "last": ["2012", "2013", "2015", "2016"],
+    }
+    assert reasons(folder, keep="first") == {
+        "2": "not the first of its patient",
+        "3": "not the first of its patient",
+    }
+
+
+TABLES = {
+    "file": "file,age,lvef\na.xml,70,55\nsub\\b.bin,,40\n",
+    "bare file": "file,age,lvef\na,70,55\nb,,40\n",
+    "accession": "accession_number,age,lvef\nA1,70,55\nA2,,40\n",
+    "patient and day": "patient_id,date,age,lvef\nP1,2011-01-01,70,55\nP1,2012-01-01,,40\n",
+    "patient and minute": (
+        "patient_id,date,age,lvef\nP1,2011-01-01 12:00,70,55\nP1,2012-01-01T12:00:05,,40\n"
+    ),
+}
+
+
+@pytest.mark.parametrize("text", TABLES.values(), ids=TABLES)
+@pytest.mark.parametrize("keep_ids", [False, True])
+def test_a_table_is_joined_and_wins(folder, text, keep_ids, capsys):
+    put(folder, "a.xml", files.muse(other(1, patient_id="P1")))
+    put(folder, "sub/b.bin", files.dicom(other(2, patient_id="P1")))
+    put(folder, "c", files.muse(other(3, patient_id="P9")))
+    (folder / "subjects.csv").write_text(text)
+    cohort = load(folder, keep_ids=keep_ids)
+    assert column(cohort, "age") == [70, 62, 62]
+    np.testing.assert_array_equal(column(cohort, "lvef"), [55, np.nan, 40])
+    printed = capsys.readouterr().out
+    assert "a.xml: age 62.0 in the file, 70.0 in subjects.csv." in printed
+    assert "2 of 3 recordings have a row." in printed
+    assert (column(cohort, "patient_id")[1] == "P9") is keep_ids
+
+
+def test_patient_sex_and_body_of_the_table_win(folder, capsys):
+    put(folder, "a", files.muse(ONE))
+    (folder / "subjects.csv").write_text(
+        "file,patient_id,sex,height,time,event\na,Q5,male,180,2.5,1\nz,Q6,,,1,0\n"
+    )
+    cohort = load(folder, keep_ids=True)
+    [one] = cohort.subjects.to_dict("records")
+    assert (one["patient_id"], one["sex"], one["time"], one["event"]) == ("Q5", "male", 2.5, 1)
+    assert one["bmi"] == pytest.approx(72 / 1.8**2)
+    printed = capsys.readouterr().out
+    assert "a: sex female in the file, male in subjects.csv" in printed
+    assert "1 of 2 rows have no recording" in printed
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("age,sex\n60,male\n", "none of the columns that name a recording"),
+        ("file,age\nother,60\n", "No row of .*belongs to a recording, by file .*'other'"),
+        ("file,age\na,sixty\n", "Expected a number as age of 'a'. Received: 'sixty'"),
+        ("file,sex\na,1\n", "Expected female or male as sex"),
+        ("file,age,age\na,1,1\n", "'age' is there twice"),
+        ("file,Age\na,1\n", "Expected a column 'age'.*Received 'Age'"),
+        ("file,age\na,1\na,2\n", "'a' stands twice"),
+        ("patient_id,date,age\nP1,03/04/2019,60\n", "Expected a date as 2019-03-04"),
+        ("file,heart_rate\na,60\n", "columns that this reader makes"),
+        ("file,time,event\na,0,1\n", "Expected a time above 0"),
+    ],
+)
+def test_a_table_that_makes_no_sense_is_refused_before_any_recording_is_read(
+    folder, text, message, monkeypatch
+):
+    put(folder, "a", files.muse(ONE))
+    (folder / "subjects.csv").write_text(text)
+    if "belongs" not in message:
+        monkeypatch.setattr("data.readers.recordings.prepare", lambda **_: pytest.fail("read"))
+    with pytest.raises(CohortError, match=message):
+        load(folder)
+
+
+def test_a_condition_that_nobody_has_is_refused_before_any_recording_is_read(folder, monkeypatch):
+    from training.setup import open_data
+
+    put(folder, "a", files.muse(ONE))
+    monkeypatch.setattr("data.readers.recordings.prepare", lambda **_: pytest.fail("read"))
+    settings = PRESETS["recordings"]
+    data = replace(settings.data, path=folder, cache=folder.parent / "cache", conditions=("lvef",))
+    with pytest.raises(ValueError, match="Expected a column 'lvef'"):
+        open_data(replace(settings, data=data))
+
+
+def test_one_bad_row_of_many_is_left_out_and_a_mended_table_reads_nothing_anew(folder, monkeypatch):
+    put(folder, "a", files.muse(other(1)))
+    put(folder, "b", files.muse(other(2)))
+    rows = "".join(f"x{number},60\n" for number in range(40))
+    (folder / "subjects.csv").write_text("file,age\na,61\nb,old\n" + rows)
+    assert reasons(folder) == {"b": "age is not a number in subjects.csv"}
+    monkeypatch.setattr(
+        "data.readers.recordings.read_file", lambda *_: pytest.fail("a file was read again")
+    )
+    (folder / "subjects.csv").write_text("file,age\na,61\nb,70\n" + rows)
+    assert column(load(folder), "age") == [61, 70]
+
+
+def test_the_settings_name_the_source(folder):
+    put(folder, "a", files.muse(ONE))
+    settings = replace(PRESETS["recordings"].data, path=folder, cache=folder.parent / "cache")
+    cohort = load_cohort(replace(settings, keep_ids=True))
+    assert column(cohort, "subject_id") == ["a"]
+    assert column(cohort, "patient_id") == ["4711-0815-PAT"]
+    stored = load_cohort(replace(settings, beats="stored"))
+    assert pd.isna(column(stored, "beat_noise_uv")).all()
+
+
+# --- what is kept of a file ---------------------------------------------------------------------
+
+
+def test_nothing_that_is_written_holds_a_name_an_id_or_a_birth_date(folder, capsys):
+    for number, (kind, write) in enumerate(FORMATS.items()):
+        put(
+            folder,
+            f"{SECRETS[0]}_{number}/{SECRETS[1]} {kind}",
+            write(other(number, patient_id=SECRETS[10])),
+        )
+    whole = files.muse(ONE)
+    put(folder, f"cut {SECRETS[0]}", whole[: len(whole) // 2])
+    put(folder, "odd unit", whole.replace(b"MICROVOLTS", SECRETS[0].encode()))
+    files.challenge(folder, "A1", other(12), [f"#Age: {SECRETS[0]}", f"#Name: {SECRETS[1]}"])
+    (folder / "subjects.csv").write_text(
+        f"patient_id,date,lvef\n{SECRETS[10]},2010-01-01,50\n{SECRETS[0]},2011-01-02,40\n"
+    )
+    for options in ({}, {"beats": "stored"}, {"keep": "first"}):
+        load(folder, **options)
+    cohort = load(folder)
+    cohort.save(folder.parent / "cache" / "saved")
+    written = [one for one in (folder.parent / "cache").rglob("*") if one.is_file()]
+    assert len(written) > 10
+    for file in written:
+        content = file.read_bytes().lower()
+        for secret in SECRETS:
+            for encoded in (
+                secret.encode(),
+                secret.encode("utf-16-le"),
+                secret.encode("utf-32-le"),
+            ):
+                assert encoded.lower() not in content, (file, secret)
+    key = folder.parent / "cache" / "pseudonyms.key"
+    assert key.stat().st_mode & 0o077 == 0
+    assert SECRETS[0] in capsys.readouterr().out  # the person at the screen may know the files
+
+
+def test_ids_are_kept_if_asked_for_and_hashes_depend_on_the_key(folder):
+    put(folder, "a", files.muse(ONE))
+    hashed = column(load(folder), "patient_id")
+    assert hashed == column(load(folder), "patient_id")
+    assert re.fullmatch("[0-9a-f]{16}", hashed[0])
+    (folder.parent / "cache" / "pseudonyms.key").unlink()
+    assert column(load(folder), "patient_id") != hashed
+    assert column(load(folder, keep_ids=True), "patient_id") == ["4711-0815-PAT"]
+    (folder.parent / "cache" / "pseudonyms.key").write_text("short")
+    with pytest.raises(CohortError, match=r"pseudonyms.key is damaged"):
+        load(folder)
+
+
+# --- preparation --------------------------------------------------------------------------------
+
+
+def test_only_files_that_are_new_or_changed_are_read(folder, monkeypatch):
+    import data.readers.recordings as module
+
+    real, opened = module.read_file, []
+    monkeypatch.setattr(
+        module, "read_file", lambda file, *rest: opened.append(file.name) or real(file, *rest)
+    )
+    for number in (1, 2):
+        put(folder, f"{number}", files.muse(other(number)))
+    load(folder)
+    put(folder, "3", files.muse(other(3)))
+    put(folder, "1", files.philips(other(4)))
+    cohort = load(folder)
+    assert opened == ["1", "2", "1", "3"]
+    assert column(cohort, "format") == ["Philips XML", "GE MUSE XML", "GE MUSE XML"]
+    assert load(folder, keep="last").subjects["recorded"].tolist() == ["2014-01-01T12:00:05"]
+    assert len(opened) == 4
+
+
+def test_workers_read_what_one_process_reads(folder):
+    for number in range(3):
+        put(folder, f"{number}", files.scp(other(number)))
+    alone = load(folder)
+    for file in (folder.parent / "cache").glob("recordings-*/*"):
+        file.unlink()
+    import data.readers.prepare as engine
+
+    size, engine.SHARD_SIZE = engine.SHARD_SIZE, 1
+    try:
+        together = load(folder, workers=2)
+    finally:
+        engine.SHARD_SIZE = size
+    np.testing.assert_array_equal(alone.ecg, together.ecg)
+    pd.testing.assert_frame_equal(alone.subjects, together.subjects)
+
+
+@pytest.mark.skipif(not REAL.is_dir(), reason="the example files are not beside the checkout")
+def test_real_exports_of_three_makers_are_read(tmp_path):
+    cohort = load_recordings(REAL, tmp_path, workers=1)
+    made = dict(zip(column(cohort, "format"), column(cohort, "heart_rate"), strict=True))
+    # Rates as the recorders state them (Philips: a simulator at 40).
+    assert made == pytest.approx({"GE MUSE XML": 98, "Philips XML": 40, "DICOM": 61}, abs=1)
+    stored = load_recordings(REAL, tmp_path, beats="stored", workers=1)
+    ours = dict(zip(column(cohort, "subject_id"), cohort.ecg, strict=True))
+    for name, ecg in zip(column(stored, "subject_id"), stored.ecg, strict=True):
+        assert np.corrcoef(ours[name].ravel(), ecg.ravel())[0, 1] > 0.99

@@ -1,0 +1,108 @@
+"""The page about a folder of recordings."""
+
+import re
+from dataclasses import replace
+
+import pytest
+
+from evaluation import folder as program
+from tests import recording_files as files
+from tests.data.test_recordings import ONE, other, put
+from tests.fresh_process import run_fresh
+from tests.recording_files import SECRETS
+from tests.simulated_strips import write_ptbxl
+
+
+@pytest.fixture
+def recordings(tmp_path):
+    folder = tmp_path / SECRETS[0]
+    for number, write in enumerate((files.muse, files.philips, files.scp, files.mfer)):
+        put(folder, f"{SECRETS[1]} {number}", write(other(number, sex="FM"[number % 2])))
+    put(folder, "copy", files.dicom(other(0)))
+    put(folder, "short", files.scp(replace(ONE, strip=ONE.strip[:, :1000])))
+    put(folder, "empty", b"")
+    (folder / "subjects.csv").write_text(
+        f"patient_id,date,sex,lvef\n{ONE.patient_id},2011-01-01,female,51\n"
+    )
+    return folder
+
+
+def page_of(tmp_path, *arguments):
+    out = tmp_path / "page.html"
+    program.main([*map(str, arguments), "--out", str(out), "--data.cache", str(tmp_path / "cache")])
+    return out.read_text("utf-8")
+
+
+def words(page):
+    page = re.sub(r"<style.*?</style>", "", page, flags=re.DOTALL)
+    return re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", page))
+
+
+def test_the_page_says_what_is_in_a_folder(recordings, tmp_path):
+    page = page_of(tmp_path, recordings, "--data.workers", 1)
+    text = words(page)
+    assert "4 of 7 recordings can be used, of 1 patients" in text
+    for row in (
+        "GE MUSE XML 1 0",
+        "SCP-ECG 1 1",  # one is too short
+        "copy of another recording 1",
+        "empty file 1",
+        "shorter than 2.5 s 1",
+        "age 4 years 62 62 62 62 62",
+        "lvef 1 % 51",
+    ):
+        assert row in text, row
+    assert "sex 4 female: 3, male: 1" in text  # the table has made one a woman
+    assert "Copies of a recording" in text
+    assert "Files against the table, which is taken" in text
+    pictures = re.findall('alt="([^"]*)"', page)
+    assert {"age", "sex", "lvef", "heart rate"} <= {name.replace("_", " ") for name in pictures}
+    assert sum(bool(re.fullmatch("[0-9a-f]{16}", name)) for name in pictures) == 4  # beats
+
+
+def test_the_page_holds_no_names_and_refers_to_nothing_outside(recordings, tmp_path):
+    page = page_of(tmp_path, recordings, "--data.workers", 1)
+    for secret in SECRETS:
+        assert secret not in page
+    assert "http" not in page.replace("http-equiv", "")
+    assert str(tmp_path) not in page
+
+
+def test_files_that_are_left_out_can_be_listed_by_name(recordings, tmp_path, capsys):
+    page_of(tmp_path, recordings, "--data.workers", 1, "--list", True)
+    assert re.search("[0-9a-f]{16}  short  shorter than 2.5 s", capsys.readouterr().out)
+
+
+def test_any_other_source_has_a_page_too(tmp_path):
+    write_ptbxl(tmp_path / "ptbxl", 3)
+    source = ("--data.source", "ptbxl", "--data.workers", 1)
+    text = words(page_of(tmp_path, tmp_path / "ptbxl", *source))
+    assert "3 of 3 recordings can be used, of 3 patients; PTB-XL 500 Hz" in text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "expected a folder first"),
+        (["nowhere"], "Expected a folder of recordings. Received: nowhere"),
+        (["nowhere", "--data.beats", "my"], "my"),
+    ],
+)
+def test_a_mistake_is_one_line(arguments, message, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit, match="2"):
+        program.main(arguments)
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+
+
+def test_looking_needs_no_tensorflow(recordings, tmp_path):
+    code = (
+        "import sys\nfrom evaluation import folder\n"
+        f"folder.main([{str(recordings)!r}, '--data.workers', '1'])\n"
+        "print({'tensorflow', 'keras', 'torch'} & set(sys.modules))\n"
+    )
+    done = run_fresh(code, tmp_path)
+    assert done.stdout.endswith("set()\n"), done.stdout + done.stderr
+    assert (tmp_path / "recordings.html").is_file()
