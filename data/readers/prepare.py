@@ -39,7 +39,7 @@ from data.beats import Beat, BeatError, Strip, median_beat
 from data.cohort import FORMAT_VERSION, LEADS, SAMPLES, Cohort, CohortError
 from data.rows import write_array
 
-BEATS_VERSION = 1  # raise it when the same strip gives another beat than before
+BEATS_VERSION = 2  # raise it when the same strip gives another beat than before
 RECORDS_PER_WORKER = 500  # a worker takes a second to start; with less work it is not worth it
 SHARD_SIZE = 64  # records; a third of a second of work, 1.2 MB
 QUALITY = ("beats_used", "beats_found", "beat_correlation", "beat_noise_uv", "heart_rate")
