@@ -37,6 +37,7 @@ from tqdm import tqdm
 
 from data.beats import Beat, BeatError, Strip, median_beat
 from data.cohort import FORMAT_VERSION, LEADS, SAMPLES, Cohort, CohortError
+from data.ownership import owned
 from data.rows import write_array
 
 BEATS_VERSION = 2  # raise it when the same strip gives another beat than before
@@ -88,18 +89,33 @@ def prepare(
     slug = "".join(c if c.isalnum() else "-" for c in source.lower()).strip("-")
     folder = Path(cache) / f"{slug}-{fingerprint[:12]}"
     if not (folder / "cohort.json").is_file():
-        shards = _shards(records, folder / "shards", shard_size)
-        try:
-            (folder / "shards").mkdir(parents=True, exist_ok=True)
-            _run(shards, read, workers, progress, source)
-            _assemble(shards, subjects, folder, source)
-        except OSError as error:
-            raise CohortError(
-                f"The prepared cohort cannot be written to {folder}: {error}. Free space, or "
-                "choose another cache folder; the same command goes on where it stopped."
-            ) from error
+        with owned(folder, wait=True):
+            if not (folder / "cohort.json").is_file():  # by the one who was waited for
+                _prepare(subjects, records, read, folder, source, workers, shard_size, progress)
     shutil.rmtree(folder / "shards", ignore_errors=True)
     return Cohort.open(folder)
+
+
+def _prepare(
+    subjects: pd.DataFrame,
+    records: Sequence[Any],
+    read: Read,
+    folder: Path,
+    source: str,
+    workers: int | None,
+    shard_size: int,
+    progress: bool | None,
+) -> None:
+    shards = _shards(records, folder / "shards", shard_size)
+    try:
+        (folder / "shards").mkdir(parents=True, exist_ok=True)
+        _run(shards, read, workers, progress, source)
+        _assemble(shards, subjects, folder, source)
+    except OSError as error:
+        raise CohortError(
+            f"The prepared cohort cannot be written to {folder}: {error}. Free space, or "
+            "choose another cache folder; the same command goes on where it stopped."
+        ) from error
 
 
 def _with_checked_ids(subjects: pd.DataFrame, records: Sequence[Any]) -> pd.DataFrame:
