@@ -67,7 +67,7 @@ def _read(settings) -> Cohort:
         from data.readers.ptbxl import load_ptbxl
 
         return load_ptbxl(
-            settings.path, settings.cache, settings.sampling_rate, settings.workers or None
+            settings.path, settings.cache, int(settings.sampling_rate), settings.workers or None
         )
     if settings.source == "code15":
         from data.readers.code15 import load_code15
@@ -82,5 +82,15 @@ def _read(settings) -> Cohort:
     if settings.source == "arrays":
         from data.readers.arrays import load_arrays
 
-        return load_arrays(settings.path, settings.conditions)
-    return Cohort.open(settings.path)
+        return load_arrays(
+            settings.path, settings.conditions, settings.sampling_rate, settings.qrs_sample
+        )
+    from data.fiducial import check_qrs
+
+    cohort = Cohort.open(settings.path)
+    check_qrs(
+        cohort,
+        "Make the cohort again, Cohort(ecg, subjects, sampling_rate=..., qrs_sample=...), or cut "
+        "the arrays: --data.source arrays.",
+    )
+    return cohort

@@ -13,7 +13,9 @@ from data.dipole import DOWER
 _TO_VECTOR = np.linalg.pinv(DOWER)  # (3, 8): least-squares heart vector of the 8 leads
 
 
-def augment(ecg: np.ndarray, strength: float, rng: np.random.Generator) -> np.ndarray:
+def augment(
+    ecg: np.ndarray, strength: float, rng: np.random.Generator, qrs_sample: int = QRS_SAMPLE
+) -> np.ndarray:
     """Changes gain, heart orientation and timing of each beat a little.
 
     At strength 1 the standard deviations are 6% of gain, 5 degrees of rotation about each axis of
@@ -23,6 +25,7 @@ def augment(ecg: np.ndarray, strength: float, rng: np.random.Generator) -> np.nd
         ecg: (B, 12, T) mV.
         strength: multiplies all of these.
         rng: random generator.
+        qrs_sample: the QRS centre.
 
     Returns:
         (B, 12, T) float32; leads obey the limb-lead equations exactly.
@@ -36,9 +39,9 @@ def augment(ecg: np.ndarray, strength: float, rng: np.random.Generator) -> np.nd
     leads = leads * np.exp(0.06 * strength * rng.standard_normal((n, 1, 1)))
     stretch = np.exp(0.03 * strength * rng.standard_normal((n, 2, 1)))
     shift = strength * rng.standard_normal((n, 1))
-    offset = np.arange(samples) - QRS_SAMPLE
+    offset = np.arange(samples) - qrs_sample
     source = np.where(offset < 0, offset * stretch[:, 0], offset * stretch[:, 1])
-    source = np.clip(source + QRS_SAMPLE + shift, 0, samples - 1)
+    source = np.clip(source + qrs_sample + shift, 0, samples - 1)
     whole = np.minimum(source.astype(int), samples - 2)[:, None]  # (B, 1, T)
     part = source[:, None] - whole
     left = np.take_along_axis(leads, whole, axis=2)

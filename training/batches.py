@@ -12,6 +12,7 @@ import numpy as np
 
 from config import TrainingConfig
 from data.augment import augment
+from data.cohort import QRS_SAMPLE
 from data.rows import Rows
 from model.cox import batch_rows
 from vae import VAE
@@ -54,6 +55,7 @@ class Batches(keras.utils.PyDataset):
         shuffle: False for validation: in order, with the incomplete last batch.
         resident: hand out the numbers (B,) of the rows for the ECGs, which the model has at hand
             (see `hold`).
+        qrs_sample: around which augmentation changes the timing.
     """
 
     def __init__(
@@ -64,12 +66,13 @@ class Batches(keras.utils.PyDataset):
         augmentation: float = 0.0,
         shuffle: bool = True,
         resident: bool = False,
+        qrs_sample: int = QRS_SAMPLE,
     ) -> None:
         super().__init__()
         self.samples = samples
         self.batch_size = min(batch_size, len(samples.ecg))
         self.seed, self.augmentation, self.shuffle = seed, augmentation, shuffle
-        self.resident = resident
+        self.resident, self.qrs_sample = resident, qrs_sample
         self.start_epoch(0)
 
     def start_epoch(self, epoch: int) -> None:
@@ -95,7 +98,7 @@ class Batches(keras.utils.PyDataset):
             each = ecg.reshape(-1, *ecg.shape[-3:])
             for number, batch in zip(np.atleast_1d(index), each, strict=True):
                 rng = np.random.default_rng([self.seed, self.epoch, number])
-                batch[:] = augment(batch, self.augmentation, rng)
+                batch[:] = augment(batch, self.augmentation, rng, self.qrs_sample)
         inputs = (ecg, self.samples.conditions[rows])
         target = self.samples.target
         return (inputs,) if target is None else (inputs, target[rows])

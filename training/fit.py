@@ -124,7 +124,10 @@ def fit(
     devices = devices_in_use()
     size = min(settings.batch_size, len(train.ecg) // devices * devices)
     resident = devices == 1 and hold(model, train.ecg, settings)
-    batches = Batches(train, size, settings.seed, settings.augmentation, resident=resident)
+    at = model.settings["qrs_sample"]
+    batches = Batches(
+        train, size, settings.seed, settings.augmentation, resident=resident, qrs_sample=at
+    )
     watched = Batches(validation, 256, shuffle=False)
     watched = Filled(watched, devices) if devices > replicas() else pipeline(watched)
     if batches.batch_size < settings.batch_size:
