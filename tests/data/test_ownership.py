@@ -15,10 +15,8 @@ import pytest
 from data import CohortError
 from data.ownership import InUseError, owned
 from data.readers.prepare import prepare
-from evaluation.again import judge_again
 from tests.places import ROOT
 from tests.simulated_strips import rhythm_strip
-from train import main
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="starts processes by fork")
 
@@ -27,13 +25,13 @@ pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="starts processe
 def other(folder, shared=False):
     """Another process that has the folder until it is told to end."""
     code = (
-        "import sys; from data.ownership import owned\n"
+        "import sys; from ownership import owned\n"  # alone: pandas takes a second to import
         f"with owned({str(folder)!r}, shared={shared}):\n"
         "    print('has it', flush=True); sys.stdin.readline()\n"
     )
     process = subprocess.Popen(
         [sys.executable, "-c", code],
-        cwd=ROOT,
+        cwd=ROOT / "data",
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
@@ -132,6 +130,9 @@ def test_where_nothing_can_be_locked_it_is_said(tmp_path, capsys, monkeypatch):
 def test_a_run_in_training_is_neither_joined_nor_overwritten(
     tmp_path, monkeypatch, capsys, options
 ):
+    from evaluation.again import judge_again  # here: two processes below import this module
+    from train import main
+
     monkeypatch.chdir(tmp_path)
     (tmp_path / "runs" / "quick").mkdir(parents=True)
     (tmp_path / "runs" / "quick" / "config.json").write_text("{}")
