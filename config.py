@@ -56,8 +56,10 @@ class DataConfig:
     """Folder or file that the reader reads; the simulated cohort needs none."""
     cache: Path = Path("cache")
     """Folder in which median beats are kept once they are prepared."""
-    sampling_rate: Literal[100, 500] = 500
-    """Which of the two versions of PTB-XL to read, in Hz."""
+    sampling_rate: float = 500.0
+    """Hz: which of the two versions of PTB-XL to read (100, 500); or of arrays, made 500 then."""
+    qrs_sample: int | None = None
+    """Sample of arrays on which the QRS is centred, to cut 400 samples around; None: cut so."""
     beats: Literal["median", "strip", "stored"] = "median"
     """Ours from the strips, or the recorder's "stored"; "median" is stored in UK Biobank only."""
     recordings: Literal["all", "first", "last"] = "all"
@@ -88,6 +90,13 @@ class DataConfig:
     def __post_init__(self) -> None:
         _check_types("data.", self)
         _check(self.source == "synthetic" or self.path is not None, "data.path", "a path", None)
+        rate, sample, arrays = self.sampling_rate, self.qrs_sample, self.source == "arrays"
+        known = rate == 500 or (rate == 100 and self.source == "ptbxl")
+        known = 50 <= rate <= 10_000 if arrays else known
+        expected = "50 to 10000 of arrays, 100 or 500 of ptbxl, 500 of any other source"
+        _check(known, "data.sampling_rate", expected, rate)
+        named = sample is None or (arrays and sample >= 0)
+        _check(named, "data.qrs_sample", "0 or more, of arrays only", sample)
         _check(self.subjects >= 20, "data.subjects", "at least 20", self.subjects)
         _check(self.seed >= 0, "data.seed", "0 or more", self.seed)
         _check(self.workers >= 0, "data.workers", "0 or more", self.workers)

@@ -14,10 +14,11 @@ from functools import partial
 from pathlib import Path
 
 from config import CONFIG, PRESETS, Config
+from data.ownership import owned
 from data.tasks import kind_of
 from training.command_line import explained, fail, read_settings
 from training.provenance import Clock
-from training.run_folder import open_run, record, write_text
+from training.run_folder import RUNS, open_run, record, write_text
 
 
 def train(config: Config = CONFIG, overwrite: bool = False) -> Path:
@@ -28,15 +29,20 @@ def train(config: Config = CONFIG, overwrite: bool = False) -> Path:
         overwrite: start anew where a run of this name exists.
 
     Returns:
-        The run folder: `config.json`, `environment.json`, `history.csv`, `model/`,
-        `metrics.json`, `figures/`, `explorer.html`, `report.html`; `excluded.csv` if recordings were
-        left out.
+        The run folder: `config.json`, `environment.json`, `history.csv`, `model/`, `metrics.json`,
+        `figures/`, `explorer.html`, `report.html`; `excluded.csv` if recordings were left out.
 
     Raises:
         RunError: a run of this name is finished, or was begun with other settings or data.
+        InUseError: another process has it.
         CohortError, ConditionError, ModelError, TrainingError, DeviceError: data, settings or
             devices do not fit.
     """
+    with owned(RUNS / config.run):
+        return _train(config, overwrite)
+
+
+def _train(config: Config, overwrite: bool) -> Path:
     clock = Clock()
     folder = open_run(config, overwrite)
 

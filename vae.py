@@ -21,6 +21,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from data.cohort import default_qrs_sample
 from data.conditions import ConditionSchema
 from data.leads import LEADS, expansion_matrix, independent_among
 from model import closed_form, inputs, network
@@ -53,6 +54,7 @@ class VAE(OwnObjective):
             conditions are given as encoded arrays, and none may be left out.
         leads: names of the L leads; by default the standard twelve if L is 12.
         sampling_rate: Hz, for whoever reads the saved model.
+        qrs_sample: on which the middle of the QRS lies, likewise; by default 300 ms from the first.
         hidden: widths of dense ELU layers before the latent heads, mirrored in the decoder.
         independent_only: work on the leads that do not follow from I and II, and derive the others,
             so that Einthoven's and Goldberger's equations hold exactly.
@@ -96,6 +98,7 @@ class VAE(OwnObjective):
         schema: ConditionSchema | Mapping | None = None,
         leads: Sequence[str] | None = None,
         sampling_rate: float = 500.0,
+        qrs_sample: int | None = None,
         hidden: Sequence[int] = (128,),
         independent_only: bool = True,
         batch_normalization: bool = False,
@@ -125,6 +128,7 @@ class VAE(OwnObjective):
             "condition_dim": int(condition_dim),
             "leads": network.lead_names(leads, int(input_shape[0])),
             "sampling_rate": float(sampling_rate),
+            "qrs_sample": default_qrs_sample(sampling_rate) if qrs_sample is None else qrs_sample,
             "hidden": tuple(int(width) for width in hidden),
             "independent_only": bool(independent_only),
             "batch_normalization": bool(batch_normalization),
@@ -310,7 +314,7 @@ class VAE(OwnObjective):
     def _augmented(self, ecg, drawn):
         if self.leads != LEADS:
             raise ModelError(f"Augmentation rotates the standard 12 leads. Received: {self.leads}.")
-        return augment(ecg, drawn)
+        return augment(ecg, drawn, self.settings["qrs_sample"])
 
     def _drop_conditions(self, conditions):
         """Hides each condition of each subject with probability `condition_dropout`."""
@@ -604,6 +608,11 @@ class VAE(OwnObjective):
             (1 - share) * mean[:1] + share * mean[1:],
             ((1 - share) * encoded[:1] + share * encoded[1:]).astype(np.float32),
         )
+
+    @property
+    def timing(self) -> dict[str, float]:
+        """`sampling_rate` and `qrs_sample`, for whatever measures in milliseconds from the QRS."""
+        return {name: self.settings[name] for name in ("sampling_rate", "qrs_sample")}
 
     @property
     def noise_sd_uv(self) -> np.ndarray:

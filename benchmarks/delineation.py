@@ -94,7 +94,7 @@ def read_record(path: Path, rhythm: str) -> Marked:
     rows = [record.sig_name.index(lead.lower()) for lead in INDEPENDENT_LEADS]
     strip = (record.d_signal[:, rows].T - np.array(record.baseline)[rows, None]) / 1000
     beat = median_beat(strip, record.fs, INDEPENDENT_LEADS)
-    ecg, _ = clean(Strip(strip, record.fs, INDEPENDENT_LEADS))
+    ecg = clean(Strip(strip, record.fs, INDEPENDENT_LEADS)).ecg
     centres = places_of(independent_leads(beat.ecg[None])[0], ecg)
     leads = [read_waves(path, lead) for lead in INDEPENDENT_LEADS]
     by_lead = [marks_of(waves, centres) for waves in leads]

@@ -109,7 +109,7 @@ def _read(settings, first: Mapping[str, Check]) -> Cohort:
     if settings.source == "ptbxl":
         from data.readers.ptbxl import load_ptbxl
 
-        return load_ptbxl(path, cache, settings.sampling_rate, workers, **first)
+        return load_ptbxl(path, cache, int(settings.sampling_rate), workers, **first)
     if settings.source == "code15":
         from data.readers.code15 import load_code15
 
@@ -125,5 +125,13 @@ def _read(settings, first: Mapping[str, Check]) -> Cohort:
     if settings.source == "arrays":
         from data.readers.arrays import load_arrays
 
-        return load_arrays(path, settings.conditions)
-    return Cohort.open(path)
+        return load_arrays(path, settings.conditions, settings.sampling_rate, settings.qrs_sample)
+    from data.fiducial import check_qrs
+
+    cohort = Cohort.open(path)
+    check_qrs(
+        cohort,
+        "Make the cohort again, Cohort(ecg, subjects, sampling_rate=..., qrs_sample=...), or cut "
+        "the arrays: --data.source arrays.",
+    )
+    return cohort

@@ -32,17 +32,21 @@ from data.strips import ACTIVITY_STEP, BeatError, Strip, clean
 __all__ = ["Beat", "BeatError", "Strip", "median_beat"]
 
 MIN_BEATS = 2  # each sample of the median is seen in two beats that agree, or there is no beat
+MIN_SHARE = 0.125  # of all; where fewer look alike, two of many do so by chance
 MIN_QRS_CORRELATION = 0.9  # a QRS less like the template is ectopic, noise, or no QRS
 PREMATURE = 0.8  # of the median RR interval: an earlier beat has another P wave and T wave
 TOO_FEW = "too few beats that look alike"
 
+QRS_REACH = 125  # samples on either side in which onset and offset are sought
 QRS_SPEED = 0.05  # of the top speed of the 8-lead vector; slower is before or after the QRS
 
+_WIDEST = 50.0  # ms by `_widths`; a wave wider than that is no QRS complex
+_NARROWEST = 9.0  # the same where spikes of a pacemaker were taken out: a narrower one is its rest
+_WAVE_HALF = 6  # samples at 100 Hz on either side of such a wave that are taken out
 _MIN_RR = 0.25  # s: 240 beats per minute
 _QRS_THRESHOLD = 0.25  # of the typical largest activity in 1.5 s
 _QRS_HALF = 30  # samples on either side of a QRS centre that are compared
 _MAX_TEMPLATES = 32  # bounds the comparison of all pairs in long strips
-_QRS_REACH = 125  # samples on either side in which onset and offset are sought
 _KERNEL = 8  # samples that an interpolated value depends on
 
 
@@ -52,10 +56,10 @@ class Beat(NamedTuple):
     Attributes:
         ecg: (12, 400) float32, mV, 500 Hz, leads in the order of `LEADS`.
         beats_used: beats in the median.
-        beats_found: QRS complexes in the strip.
+        beats_found: QRS complexes in the strip, of any shape; those not used are left out.
         correlation: median over the used beats of their correlation with the median beat.
         noise_uv: standard error of the median beat, root mean square over the leads, uV.
-        heart_rate: beats per minute, from the median RR interval of all QRS complexes.
+        heart_rate: beats per minute, of all QRS complexes.
     """
 
     ecg: np.ndarray
@@ -72,8 +76,8 @@ def median_beat(strip: np.ndarray, sampling_rate: float, leads: Sequence[str] = 
     Args:
         strip: (leads, T) in mV, at least 2.5 s.
         sampling_rate: Hz.
-        leads: name of each row, in any order and case ("aVR", "AVR", "DI"): all 12 leads, or the 8
-            independent ones.
+        leads: name of each row in any order, as `data.leads.lead_name` reads it: all 12 leads, or
+            the 8 independent ones. Leads of Frank (vx, vy, vz) may stand beside them.
 
     Returns:
         The beat and its quality.
@@ -81,16 +85,22 @@ def median_beat(strip: np.ndarray, sampling_rate: float, leads: Sequence[str] = 
     Raises:
         BeatError: the strip gives no trustworthy beat; the message is the reason.
     """
-    ecg, activity = clean(Strip(strip, sampling_rate, leads))
+    ecg, unpaced, activity = clean(Strip(strip, sampling_rate, leads))
+    paced = unpaced is not ecg
     ecg = np.ascontiguousarray(ecg.T)
-    found = _find_qrs(activity)
-    centres = _without_premature(_align(ecg, found))
-    onset, offset = _qrs_bounds(_median(_windows(ecg, centres, _QRS_REACH, _QRS_REACH)))
-    centres = centres + (onset + offset) / 2 - _QRS_REACH
+    unpaced = np.ascontiguousarray(unpaced.T) if paced else ecg
+    found = _find_qrs(activity, unpaced, _NARROWEST if paced else 0)
+    centres = _without_premature(_align(unpaced, found))
+    onset, offset = qrs_bounds(_median(_windows(unpaced, centres, QRS_REACH, QRS_REACH)))
+    centres = centres + (onset + offset) / 2 - QRS_REACH
     beats = _windows(ecg, centres, QRS_SAMPLE, SAMPLES - QRS_SAMPLE)
-    if _seen(beats).sum(axis=0).min() < MIN_BEATS:
+    alike = len(centres) >= MIN_SHARE * len(found)
+    if not alike or _seen(beats).sum(axis=0).min() < MIN_BEATS:
         raise BeatError(TOO_FEW)
-    beats -= _pr_level(beats, QRS_SAMPLE - (offset - onset) // 2)
+    if paced:  # the spikes ring in the PR segment, and the filter moved all else a little
+        quiet = _windows(unpaced, centres, QRS_SAMPLE, SAMPLES - QRS_SAMPLE)
+        beats -= np.nanmedian(beats - quiet, axis=1, keepdims=True)
+    beats -= _pr_level(quiet if paced else beats, QRS_SAMPLE - (offset - onset) // 2)
     median = _median(beats)
     correlation, noise_uv = _quality(beats, median)
     return Beat(
@@ -99,23 +109,72 @@ def median_beat(strip: np.ndarray, sampling_rate: float, leads: Sequence[str] = 
         beats_found=len(found),
         correlation=correlation,
         noise_uv=noise_uv,
-        heart_rate=60 * SAMPLING_RATE / float(statistics.median(np.diff(found))),
+        heart_rate=_heart_rate(found),
     )
 
 
-def _find_qrs(activity: np.ndarray) -> np.ndarray:
-    """Sample numbers at 500 Hz of the QRS complexes, from the (T,) QRS activity at 100 Hz.
+def _find_qrs(activity: np.ndarray, ecg: np.ndarray, narrowest: float = 0) -> np.ndarray:
+    """Sample numbers at 500 Hz of the QRS complexes.
 
     The threshold is relative to the median over stretches of 1.5 s of their largest activity, which
-    neither a few ectopic beats nor a burst of noise or a pause can move.
+    neither a few ectopic beats nor a burst of noise or a pause can move. What is as high as a QRS
+    but far wider, a tall T wave, is taken out, and the QRS complexes are sought anew in the rest.
+
+    Args:
+        activity: (T / 5,) QRS activity at 100 Hz.
+        ecg: (T, 8) mV.
+        narrowest: ms by `_widths`; a narrower wave is taken out as well.
     """
-    rate = SAMPLING_RATE / ACTIVITY_STEP
-    stretches = np.array_split(activity, max(1, int(len(activity) / (1.5 * rate))))
-    typical = statistics.median(stretch.max() for stretch in stretches)
-    found = _peaks(activity, _QRS_THRESHOLD * typical, int(_MIN_RR * rate))
-    if len(found) < MIN_BEATS:
-        raise BeatError(TOO_FEW)
-    return found * ACTIVITY_STEP
+    rate, activity = SAMPLING_RATE / ACTIVITY_STEP, activity.copy()
+    while True:
+        stretches = np.array_split(activity, max(1, int(len(activity) / (1.5 * rate))))
+        typical = statistics.median(stretch.max() for stretch in stretches)
+        found = _peaks(activity, _QRS_THRESHOLD * typical, int(_MIN_RR * rate))
+        if len(found) < MIN_BEATS:
+            raise BeatError(TOO_FEW)
+        width = _widths(ecg, found * ACTIVITY_STEP)
+        other = (width > _WIDEST) & (width > 1.3 * np.quantile(width, 0.25))
+        other |= width < narrowest
+        if not other.any():
+            return found * ACTIVITY_STEP
+        for peak in found[other]:
+            activity[_wave(activity, peak)] = 0
+
+
+def _wave(activity: np.ndarray, peak: int) -> slice:
+    """`_WAVE_HALF` on either side of a peak, and on from there as long as the activity falls."""
+    start, stop = max(0, peak - _WAVE_HALF), min(len(activity) - 1, peak + _WAVE_HALF)
+    while start > 0 and activity[start - 1] < activity[start]:
+        start -= 1
+    while stop < len(activity) - 1 and activity[stop + 1] < activity[stop]:
+        stop += 1
+    return slice(start, stop + 1)
+
+
+def _widths(ecg: np.ndarray, peaks: np.ndarray) -> np.ndarray:
+    """(N,) ms that the heart vector would need for all of its way at its top speed.
+
+    In 120 records of LUDB a QRS complex marked by hand has 9 to 45 ms, a T wave 54 or more. What is
+    cut off by an end of the strip has the median of the others.
+    """
+    window = peaks[:, None] + np.arange(-40, 40)
+    waves = ecg.take(window, axis=0, mode="clip")  # (N, 80, 8)
+    speed = _length(waves[:, 4:] - waves[:, :-4]).max(axis=1) / 8
+    width = _length(np.ptp(waves, axis=1)) / np.maximum(speed, 1e-9)
+    width[(window[:, 0] < 0) | (window[:, -1] >= len(ecg))] = np.median(width)
+    return width
+
+
+def _heart_rate(found: np.ndarray) -> float:
+    """Beats per minute, of all beats: the mean of six RR intervals in a row, the median over these.
+
+    In bigeminy and trigeminy, where the median RR interval is one of two or three, it is the rate
+    at which the heart beats; of one that is too many it knows less than the mean of all.
+    """
+    interval = np.diff(found)
+    some = min(6, len(interval))
+    mean = np.convolve(interval, np.full(some, 1 / some), "valid")
+    return 60 * SAMPLING_RATE / float(statistics.median(mean))
 
 
 def _peaks(values: np.ndarray, height: float, distance: int) -> np.ndarray:
@@ -249,8 +308,8 @@ def _median(beats: np.ndarray) -> np.ndarray:
     return (low + high) / 2
 
 
-def _qrs_bounds(ecg: np.ndarray) -> tuple[int, int]:
-    """First and last sample of the QRS complex that lies around the middle of (T, 8).
+def qrs_bounds(ecg: np.ndarray) -> tuple[int, int]:
+    """First and last sample of the QRS complex that lies around the middle of (T, leads).
 
     From the fastest point outward, the QRS lasts as long as the 8-lead vector moves faster than 5%
     of its top speed, slow passages of up to 16 ms (a slurred or notched complex) included.

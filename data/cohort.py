@@ -21,7 +21,14 @@ import pandas as pd
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
-from data.leads import INDEPENDENT_LEADS, LEADS, derive_leads, einthoven_residual, independent_leads
+from data.leads import (
+    INDEPENDENT_LEADS,
+    LEADS,
+    derive_leads,
+    einthoven_residual,
+    independent_leads,
+    lead_name,
+)
 from data.look_alikes import look_alike
 from data.rows import Rows, chunks, select, write_array
 
@@ -53,6 +60,11 @@ FORMAT_VERSION = 1
 # A resting 12-lead QRS is 0.2 to 10 mV from peak to peak in its largest lead. Values in microvolts
 # are 1000 times that, in volts 1/1000.
 PLAUSIBLE_PEAK_TO_PEAK_MV = (0.05, 50.0)
+
+
+def default_qrs_sample(sampling_rate: float) -> int:
+    """The sample at this rate in Hz that lies where `QRS_SAMPLE` does, 300 ms from the first."""
+    return round(QRS_SAMPLE * sampling_rate / SAMPLING_RATE)
 
 
 class CohortError(ValueError):
@@ -96,8 +108,10 @@ class Cohort:
         source: where the data came from, one line.
         excluded: what was left out and why: columns `subject_id`, `reason`.
         truth: for simulated data, N rows of true features, latent factors and log hazard.
-        leads: names of the L leads. `LEADS` in another order are put in order, with the ECGs.
+        leads: names of the L leads. Those of `LEADS` may be written as `data.leads.lead_name` reads
+            them; in another order they are put in order, with the ECGs.
         sampling_rate: Hz.
+        qrs_sample: on which the middle of the QRS lies; by default 300 ms from the first one.
 
     Raises:
         CohortError: the data break the contract.
@@ -112,11 +126,16 @@ class Cohort:
     truth: pd.DataFrame | None = None
     leads: tuple[str, ...] = LEADS
     sampling_rate: float = SAMPLING_RATE
+    qrs_sample: int | None = None
 
     def __post_init__(self) -> None:
-        self.leads = tuple(self.leads)
+        named = tuple(lead_name(str(lead)) for lead in self.leads)
+        self.leads = tuple(self.leads) if None in named else named
         self.subjects = checked_subjects(self.subjects)
-        _check_recorded(self.ecg, self.leads, self.sampling_rate)
+        _check_recorded(self.ecg, self.leads, self.sampling_rate, self.qrs_sample)
+        if self.qrs_sample is None:
+            self.qrs_sample = default_qrs_sample(self.sampling_rate)
+        self.qrs_sample = int(self.qrs_sample)
         self._hashes = _check_ecg(self.ecg, self.subjects["subject_id"], self.leads)
         if self.leads != LEADS and set(self.leads) == set(LEADS):
             self.ecg = np.asarray(self.ecg)[:, [self.leads.index(lead) for lead in LEADS]]
@@ -131,6 +150,11 @@ class Cohort:
 
     def __len__(self) -> int:
         return len(self.subjects)
+
+    @property
+    def timing(self) -> dict[str, float]:
+        """`sampling_rate` and `qrs_sample`, for whatever measures in milliseconds from the QRS."""
+        return {"sampling_rate": self.sampling_rate, "qrs_sample": self.qrs_sample}
 
     def take(self, rows: Sequence[int] | np.ndarray) -> Cohort:
         """The recordings at these row numbers, in this order. `excluded` stays as it is.
@@ -148,6 +172,7 @@ class Cohort:
         part.truth = None if self.truth is None else self.truth.iloc[rows].reset_index(drop=True)
         part.source, part.excluded = self.source, self.excluded
         part.leads, part.sampling_rate = self.leads, self.sampling_rate
+        part.qrs_sample = self.qrs_sample
         part._hashes = self._hashes[rows]
         return part
 
@@ -286,6 +311,7 @@ class Cohort:
             "unit": UNIT,
             "leads": list(self.leads),
             "sampling_rate": self.sampling_rate,
+            "qrs_sample": self.qrs_sample,
             "shape": list(self.ecg.shape),
             "text_columns": [
                 name
@@ -329,6 +355,7 @@ class Cohort:
                 "truth": _read_table(truth) if truth.is_file() else None,
                 "leads": tuple(description["leads"]),
                 "sampling_rate": description["sampling_rate"],
+                "qrs_sample": description.get("qrs_sample"),  # not there before it was kept
             }
         except CohortError:
             raise
@@ -394,7 +421,12 @@ def checked_subjects(subjects: pd.DataFrame) -> pd.DataFrame:
     return subjects
 
 
-def _check_recorded(ecg: np.ndarray | Rows, leads: tuple[str, ...], sampling_rate: float) -> None:
+def _check_recorded(
+    ecg: np.ndarray | Rows,
+    leads: tuple[str, ...],
+    sampling_rate: float,
+    qrs_sample: int | None,
+) -> None:
     """Checks that there are ECGs, and what is said of how they were recorded."""
     if not isinstance(ecg, (np.ndarray, Rows)):
         raise CohortError(f"Expected ecg as a NumPy array. Received: {type(ecg)}.")
@@ -404,6 +436,9 @@ def _check_recorded(ecg: np.ndarray | Rows, leads: tuple[str, ...], sampling_rat
     number = isinstance(sampling_rate, (int, float)) and math.isfinite(sampling_rate)
     if not number or sampling_rate <= 0:
         raise CohortError(f"Expected a sampling rate in Hz. Received: {sampling_rate!r}.")
+    whole = isinstance(qrs_sample, (int, np.integer)) and qrs_sample >= 0
+    if qrs_sample is not None and not whole:
+        raise CohortError(f"Expected a sample number as qrs_sample. Received: {qrs_sample!r}.")
 
 
 def _hashed(ecg: np.ndarray) -> np.ndarray:

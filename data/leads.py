@@ -6,6 +6,7 @@ four follow from I and II (Einthoven's law and Goldberger's augmented leads).
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 import numpy as np
@@ -13,8 +14,25 @@ import numpy as np
 LEADS = ("I", "II", "III", "aVR", "aVL", "aVF", "V1", "V2", "V3", "V4", "V5", "V6")
 INDEPENDENT_LEADS = ("I", "II", "V1", "V2", "V3", "V4", "V5", "V6")
 
+FRANK = ("VX", "VY", "VZ")  # orthogonal leads, recorded beside the standard ones
+
+_PREFIX = re.compile(r"(MDC_ECG_LEAD_|(ECG|EKG|LEAD)[ _-]*)*")
+_KNOWN = {lead.upper(): lead for lead in LEADS}
+_KNOWN |= {f"D{lead}": lead for lead in LEADS[:3]}
+_KNOWN |= {f"C{number}": f"V{number}" for number in range(1, 7)}  # IEC 60601-2-25
+
 # Coefficients of (I, II).
 DERIVED = {"III": (-1.0, 1.0), "aVR": (-0.5, -0.5), "aVL": (1.0, -0.5), "aVF": (-0.5, 1.0)}
+
+
+def lead_name(name: str) -> str | None:
+    """A lead as `LEADS` writes it; None if it is none of them.
+
+    Args:
+        name: as recorders and formats write it: "AVR", "DI", "Lead II", "ECG V1", "C1",
+            "MDC_ECG_LEAD_I".
+    """
+    return _KNOWN.get(_PREFIX.sub("", name.strip().upper(), count=1))
 
 
 def independent_among(leads: Sequence[str]) -> tuple[str, ...]:

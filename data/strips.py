@@ -14,11 +14,14 @@ import numpy as np
 from scipy import fft, ndimage
 
 from data.cohort import INDEPENDENT_LEADS, LEADS, PLAUSIBLE_PEAK_TO_PEAK_MV, SAMPLING_RATE
-from data.leads import expansion_matrix
+from data.leads import FRANK, expansion_matrix, lead_name
+from data.spikes import without_spikes
 
 MIN_SECONDS = 2.5
 FLAT_MV = 0.02  # a lead of less from peak to peak is not connected
 CLIPPED_MV = 0.5  # a lead resting nearer to its mean than this is quiet, not saturated
+CLIPPED_SECONDS = 0.006  # at least, of the plateau at which a converter ends
+ROUNDED = 1.5  # times the fall of a parabola is no rounded top any more
 MAX_LIMB_MISFIT = 0.3  # III, aVR, aVL, aVF as given against those from I and II; PTB-XL: <= 0.09
 
 # Hz, at half amplitude, zero phase. AHA/ACC/HRS 2007 (Kligfield et al., doi
@@ -51,8 +54,8 @@ class Strip(NamedTuple):
     Attributes:
         ecg: (leads, T) in mV.
         sampling_rate: Hz.
-        leads: name of each row, in any order and case ("aVR", "AVR", "DI"): all 12 leads, or the 8
-            independent ones.
+        leads: name of each row in any order, as `data.leads.lead_name` reads it: all 12 leads, or
+            the 8 independent ones. Leads of Frank (vx, vy, vz) may stand beside them.
     """
 
     ecg: np.ndarray
@@ -60,33 +63,51 @@ class Strip(NamedTuple):
     leads: Sequence[str] = LEADS
 
 
-def clean(strip: Strip) -> tuple[np.ndarray, np.ndarray]:
-    """Checks a strip, resamples it and filters it.
+class Clean(NamedTuple):
+    """A strip made ready.
 
-    Returns:
-        The ECG, (8, T) float32 in mV at 500 Hz in the order of `INDEPENDENT_LEADS`, and its QRS
-        activity, (T / 5,): see `_filter`.
+    Attributes:
+        ecg: (8, T) float32, mV, 500 Hz, leads in the order of `INDEPENDENT_LEADS`.
+        unpaced: the same without the spikes of a pacemaker, for finding the QRS complexes.
+        activity: (T / 5,) QRS activity at 100 Hz of `unpaced`: see `_filter`.
+    """
+
+    ecg: np.ndarray
+    unpaced: np.ndarray
+    activity: np.ndarray
+
+
+def clean(strip: Strip) -> Clean:
+    """Checks a strip, resamples it and filters it.
 
     Raises:
         BeatError: the strip is unusable; the message is the reason.
     """
-    rows = rows_by_lead(strip.leads)
-    # A reader may store sample by sample; along a lead in one piece of memory all goes much faster.
-    ecg = np.ascontiguousarray(strip.ecg)
-    if ecg.ndim != 2 or len(ecg) != len(rows):
-        raise BeatError(f"expected {len(rows)} leads x samples, received shape {ecg.shape}")
+    ecg, rows = standard_leads(strip.ecg, strip.leads)
     _check(ecg, strip.sampling_rate, tuple(rows))
     ecg = ecg[[rows[lead] for lead in INDEPENDENT_LEADS]].astype(np.float32, copy=False)
-    return _filter(resample(ecg, strip.sampling_rate))
+    filtered, activity = _filter(resample(ecg, strip.sampling_rate))
+    unpaced = without_spikes(ecg, strip.sampling_rate)
+    if unpaced is None:
+        return Clean(filtered, filtered, activity)
+    return Clean(filtered, *_filter(resample(unpaced, strip.sampling_rate)))
 
 
-def rows_by_lead(leads: Sequence[str]) -> dict[str, int]:
-    """Lead, as `LEADS` writes it -> row."""
-    known = {lead.upper(): lead for lead in LEADS}
-    known |= {f"D{lead}": lead for lead in LEADS[:3]}
+def standard_leads(ecg: np.ndarray, leads: Sequence[str]) -> tuple[np.ndarray, dict[str, int]]:
+    """The rows of an ECG but for leads of Frank, and lead, as `LEADS` writes it -> row.
+
+    Args:
+        ecg: (leads, T).
+        leads: as of a `Strip`.
+
+    Raises:
+        BeatError: a lead is unknown, there twice or not there, or there are more rows or fewer.
+    """
     rows = {}
     for row, name in enumerate(leads):
-        lead = known.get(name.strip().upper())
+        if name.strip().upper() in FRANK:
+            continue
+        lead = lead_name(name)
         if lead is None:
             raise BeatError(f"unknown lead {name!r}")
         if lead in rows:
@@ -95,7 +116,13 @@ def rows_by_lead(leads: Sequence[str]) -> dict[str, int]:
     for lead in INDEPENDENT_LEADS:
         if lead not in rows:
             raise BeatError(f"lead {lead} is not there")
-    return rows
+    # A reader may store sample by sample; along a lead in one piece of memory all goes much faster.
+    ecg = np.ascontiguousarray(ecg)
+    if ecg.ndim != 2 or len(ecg) != len(leads):
+        raise BeatError(f"expected {len(leads)} leads x samples, received shape {ecg.shape}")
+    if len(rows) < len(ecg):
+        ecg, rows = ecg[list(rows.values())], {lead: row for row, lead in enumerate(rows)}
+    return ecg, rows
 
 
 def _check(strip: np.ndarray, sampling_rate: float, leads: tuple[str, ...]) -> None:
@@ -113,10 +140,11 @@ def _check(strip: np.ndarray, sampling_rate: float, leads: tuple[str, ...]) -> N
     if still.any():
         raise BeatError(f"lead {leads[still.argmax()]} is flat")
     mean = strip.mean(axis=1)
-    clipped = _stops_at(strip, low) & (mean - low > CLIPPED_MV)
-    clipped |= _stops_at(strip, high) & (high - mean > CLIPPED_MV)
-    if clipped.any():
-        raise BeatError(f"lead {leads[clipped.argmax()]} is saturated")
+    for extreme in (low, high):
+        stops = _stops_at(strip, extreme) & (np.abs(extreme - mean) > CLIPPED_MV)
+        for row in np.flatnonzero(stops):
+            if _clipped(strip[row], extreme[row], sampling_rate):
+                raise BeatError(f"lead {leads[row]} is saturated")
     check_limb_leads(strip, leads)
 
 
@@ -150,6 +178,33 @@ def _stops_at(strip: np.ndarray, extreme: np.ndarray) -> np.ndarray:
     return begins.sum(axis=1, dtype=np.uint32) + stops[:, 0] >= 3
 
 
+def _clipped(lead: np.ndarray, extreme: float, sampling_rate: float) -> bool:
+    """Whether a lead was cut off at this value three times or more.
+
+    Where a recorder has coarse steps, the rounded top of a wave rests on one value too. It then
+    leaves it as a parabola would: the top being within one step for n samples, n samples further
+    out on either side it has fallen by ((3n - 1) / (n - 1))^2 steps at most. What was cut off falls
+    faster: it was not at its top.
+    """
+    edges = np.flatnonzero(np.diff(lead == extreme, prepend=False, append=False))
+    start, stop = edges[::2], edges[1::2]
+    length = stop - start
+    long = length >= max(3, round(CLIPPED_SECONDS * sampling_rate))
+    start, stop, length = start[long], stop[long], length[long]
+    further = np.stack([start - length, stop - 1 + length])
+    there = (further >= 0) & (further < len(lead))  # beyond the ends nothing is known
+    fall = np.abs(lead.take(further, mode="clip") - extreme)
+    fall = np.where(there, fall, np.inf).min(axis=0)
+    rounded = _step(lead) * ((3 * length - 1) / (length - 1)) ** 2
+    return int((fall > ROUNDED * rounded).sum()) >= 3
+
+
+def _step(lead: np.ndarray) -> float:
+    """The step of the recorder, in the unit of the lead: what lies between two of its values."""
+    values = np.unique(lead)
+    return float(np.median(np.diff(values))) if len(values) > 1 else 0.0
+
+
 def check_limb_leads(strip: np.ndarray, leads: tuple[str, ...]) -> None:
     """Refuses rows that are not the leads they are called: derived limb leads must fit I and II."""
     given = [lead for lead in LEADS[2:6] if lead in leads]
@@ -160,20 +215,24 @@ def check_limb_leads(strip: np.ndarray, leads: tuple[str, ...]) -> None:
     limb -= limb.mean(axis=1, keepdims=True)
     power = np.einsum("lt,lt->l", limb, limb)
     misfit = limb[2:] - expansion_matrix(names)[2:] @ limb[:2]
-    odd = np.einsum("lt,lt->l", misfit, misfit) > MAX_LIMB_MISFIT**2 * power.max()
+    error = np.einsum("lt,lt->l", misfit, misfit)
+    odd = error > MAX_LIMB_MISFIT**2 * power.max()
+    if odd.any():  # of low leads of a recorder with coarse steps, it may be all rounding
+        step = max(_step(lead) for lead in limb)
+        odd = error > MAX_LIMB_MISFIT**2 * power.max() + limb.shape[1] * step**2 / 4
     if odd.any():
         raise BeatError(f"lead {given[int(odd.argmax())]} contradicts leads I and II")
 
 
-def resample(strip: np.ndarray, sampling_rate: float) -> np.ndarray:
-    """To 500 Hz: (8, T) -> (8, T')."""
+def resample(strip: np.ndarray, sampling_rate: float, axis: int = 1) -> np.ndarray:
+    """To 500 Hz along an axis: (8, T) -> (8, T')."""
     ratio = Fraction(SAMPLING_RATE / sampling_rate).limit_denominator(1000)
     if ratio == 1:
         return strip
     from scipy import signal  # here: its import takes as long as 200 records, most need none
 
     # The ends continue on the line through them: zeros would make a step.
-    return signal.resample_poly(strip, *ratio.as_integer_ratio(), axis=1, padtype="line")
+    return signal.resample_poly(strip, *ratio.as_integer_ratio(), axis=axis, padtype="line")
 
 
 def _filter(strip: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 import sys
@@ -27,6 +28,7 @@ from config import (
     to_dict,
 )
 from data import Cohort, Split, load_cohort
+from data.ownership import owned
 from data.tasks import kind_of
 from evaluation.external import external_split, fitting
 from evaluation.report.page import EXPLORER, write_results
@@ -71,22 +73,37 @@ def judge_again(
 
     Raises:
         RunError: the run or its data are not there, or the results would replace something else.
+        InUseError: another process is training or judging there.
         CohortError, ConditionError, ModelError: the data do not fit the model.
     """
-    import keras  # here, so that --help and a wrong argument need no TensorFlow
-
-    from training.setup import counts
-    from vae import VAE
-
     run = find_run(run)
     if out is None and data is not None and run.parent == TRAINED:
         out = RUNS / f"{run.name}_on_{_name(data)}"  # not among the code
     if out is None:
         out = run if data is None else run / "external" / _name(data)
+    out = Path(out)
+    in_place = out.resolve() == run.resolve()
+    # A run that is read must not be overwritten in the middle.
+    with contextlib.nullcontext() if in_place else owned(run, shared=True), owned(out):
+        return _judge_run(run, data, evaluation, out, own_path)
+
+
+def _judge_run(
+    run: Path,
+    data: DataConfig | None,
+    evaluation: EvaluationConfig | None,
+    out: Path,
+    own_path: Path | None,
+) -> Path:
+    import keras  # here, so that --help and a wrong argument need no TensorFlow
+
+    from training.setup import counts
+    from vae import VAE
+
     title = run.resolve().name if data is None else f"{run.resolve().name} on {_name(data)}"
     if not (run / "config.json").is_file():
-        return _judge_bare(run, data, evaluation or EvaluationConfig(), Path(out), title)
-    config, out = read_config(run), Path(out)
+        return _judge_bare(run, data, evaluation or EvaluationConfig(), out, title)
+    config = read_config(run)
     evaluation, in_place = evaluation or config.evaluation, out.resolve() == run.resolve()
     keras.config.set_dtype_policy(config.training.precision)  # as it was judged before
     recorded = _recorded(run)

@@ -76,7 +76,7 @@ def draw(
         )
     reference = reference_subject(model.schema, split.train.subjects)
     drawn["latent_traversal"] = figures.plot_traversal(
-        model, *posterior, reference, leads=test.leads
+        model, *posterior, reference, leads=test.leads, sampling_rate=test.sampling_rate
     )
     if history is not None:
         drawn["history"] = figures.plot_history(history.drop(columns="seconds", errors="ignore"))
@@ -108,7 +108,12 @@ def draw_risk(model: VAE, split: Split, survival: dict[str, float]) -> dict[str,
         "calibration": plot_calibration(probability, time, event, horizon),
         "survival_curves": plot_survival_curves(times, curves, labels, time, event),
         "risk_direction": figures.plot_sweep(
-            ecg, steps, "latent risk", "SD of the prior, + = earlier event", leads=model.leads
+            ecg,
+            steps,
+            "latent risk",
+            "SD of the prior, + = earlier event",
+            leads=model.leads,
+            sampling_rate=model.settings["sampling_rate"],
         ),
     }
 
@@ -189,7 +194,12 @@ def _sweeps(model: VAE, subjects: pd.DataFrame) -> dict[str, Figure]:
         z = np.zeros((len(values), model.latent_space_dim), np.float32)
         ecg = model.decode(z, pd.DataFrame(columns))
         drawn[f"sweep_{condition.name}"] = figures.plot_sweep(
-            ecg, values, condition.name, condition.unit, leads=model.leads
+            ecg,
+            values,
+            condition.name,
+            condition.unit,
+            leads=model.leads,
+            sampling_rate=model.settings["sampling_rate"],
         )
     return drawn
 

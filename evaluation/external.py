@@ -96,10 +96,10 @@ def fitting(model: VAE, cohort: Cohort) -> Cohort:
     Raises:
         CohortError, ConditionError: it cannot.
     """
-    expected = model.leads, model.settings["sampling_rate"], model.ecg_shape[1]
-    received = tuple(cohort.leads), cohort.sampling_rate, cohort.ecg.shape[2]
+    expected = model.leads, *model.timing.values(), model.ecg_shape[1]
+    received = tuple(cohort.leads), *cohort.timing.values(), cohort.ecg.shape[2]
     if expected != received:
-        names = "leads", "sampling rate", "samples"
+        names = "leads", "sampling rate", "sample of the QRS", "samples"
         wrong = "; ".join(
             f"{name} {want}, received {have}"
             for name, want, have in zip(names, expected, received, strict=True)

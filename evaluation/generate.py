@@ -27,6 +27,7 @@ from data.cohort import CohortError
 from data.conditions import Condition, ConditionError, ConditionSchema
 from data.export import ExportError, write_csv, write_npz, write_wfdb
 from data.outcomes import read_csv
+from data.ownership import owned
 from training.command_line import explained, fail
 from training.run_folder import find_run
 
@@ -64,6 +65,7 @@ def generate_files(
     Raises:
         RunError, ModelError: there is no such model.
         ConditionError: an unknown name or value.
+        InUseError: another process is writing there.
         ExportError: files are in the way, or the format cannot hold an ECG.
 
     Warns:
@@ -95,9 +97,10 @@ def generate_files(
         subjects[name] = value if np.ndim(value) == 0 else list(value) * (n // len(value))
     subjects["seed"], subjects["model"] = seed, _model_name(folder)
     out.mkdir(parents=True, exist_ok=True)
-    _make_room(out, subjects, format, overwrite)
-    chunks = model.decode_batches(model.prior.sample(encoded, seed), encoded)
-    (_write_arrays if format == "npz" else _write_each)(out, chunks, subjects, model, format)
+    with owned(out):
+        _make_room(out, subjects, format, overwrite)
+        chunks = model.decode_batches(model.prior.sample(encoded, seed), encoded)
+        (_write_arrays if format == "npz" else _write_each)(out, chunks, subjects, model, format)
     return out / TABLE
 
 

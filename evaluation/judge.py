@@ -108,7 +108,7 @@ def measured(
             settings.seed,
             draws=settings.bootstrap,
             leads=test.leads,
-            sampling_rate=test.sampling_rate,
+            **test.timing,
         ),
         "latent": latent_metrics(
             mean,
@@ -203,9 +203,14 @@ def _generator_metrics(
 
     adherence = condition_effects(model, train.subjects, settings.generated, seed)
     if tuple(model.leads) == LEADS:
-        real = measure(test.ecg)
+        real = measure(test.ecg, **test.timing)
         slopes, of_real_slopes = slope_metrics(
-            schema, test.subjects, real, measure(for_test), references_of(split), seed
+            schema,
+            test.subjects,
+            real,
+            measure(for_test, **model.timing),
+            references_of(split),
+            seed,
         )
         adherence |= slopes | specificity_metrics(
             model, test.subjects, train.subjects, mean, real, of_real_slopes
@@ -222,7 +227,7 @@ def _generator_metrics(
         patients,
         seed,
         leads=test.leads,
-        sampling_rate=test.sampling_rate,
+        **test.timing,
     )
     del for_test  # 190 MB of 10,000; what follows needs as much twice
     begin("privacy")

@@ -13,7 +13,7 @@ from keras import ops
 
 from data.dipole import DOWER
 from data.leads import INDEPENDENT_LEADS, LEADS, expansion_matrix
-from model.warp import read_off, time_of_r_wave
+from model.warp import read_off
 
 _DIPOLE = DOWER.astype(np.float32)  # heart vector -> I leads
 _TO_VECTOR = np.linalg.pinv(DOWER).astype(np.float32)  # least squares
@@ -28,7 +28,8 @@ def draw(n: int, strength: float, rng: np.random.Generator) -> np.ndarray:
     """What `augment` does to each of n beats, at random.
 
     At strength 1 the standard deviations are 5 degrees of rotation about each axis of the heart
-    vector, 6% of gain, 3% of duration before and after the R wave, and 1 sample of position.
+    vector, 6% of gain, 3% of duration before and after the middle of the QRS, and 1 sample of
+    position.
 
     Args:
         n: number of beats.
@@ -43,12 +44,13 @@ def draw(n: int, strength: float, rng: np.random.Generator) -> np.ndarray:
     return (strength * np.concatenate(drawn, axis=1)).astype(np.float32)
 
 
-def augment(ecg, drawn):
+def augment(ecg, drawn, qrs_sample: int):
     """Changes heart orientation, gain and timing of each beat.
 
     Args:
         ecg: (B, 12, T) mV, standard leads.
         drawn: (B, 7), of `draw`; 0 changes nothing.
+        qrs_sample: the middle of the QRS.
 
     Returns:
         (B, 12, T), float32; the limb leads agree as in a recorded ECG.
@@ -58,12 +60,10 @@ def augment(ecg, drawn):
     turned = ops.matmul(_rotations(drawn[:, :3]) - np.eye(3, dtype=np.float32), _TO_VECTOR)
     change = ops.matmul(_DIPOLE, turned) + np.eye(len(_INDEPENDENT), dtype=np.float32)
     leads = ops.matmul(change * ops.exp(drawn[:, 3, None, None]), leads)
-    samples = ecg.shape[2]
-    at_r_wave = time_of_r_wave(samples)
-    offset = np.arange(samples, dtype=np.float32) - at_r_wave
+    offset = np.arange(ecg.shape[2], dtype=np.float32) - qrs_sample
     speeds = ops.exp(drawn[:, 4:6])
     source = ops.where(offset < 0, offset * speeds[:, :1], offset * speeds[:, 1:])
-    leads = read_off(leads, source + at_r_wave + drawn[:, 6:])
+    leads = read_off(leads, source + qrs_sample + drawn[:, 6:])
     return ops.matmul(expansion_matrix(LEADS), leads)
 
 

@@ -54,7 +54,7 @@ class TimeWarp(keras.layers.Layer):
         log_speed = FASTEST * ops.tanh(ops.matmul(speeds, self.between))  # (B, T)
         # The time at a sample is the sum of all steps up to it; at the R wave none is lost.
         late = ops.cumsum(ops.expm1(log_speed), axis=1)
-        at = time_of_r_wave(last + 1)
+        at = round(FIDUCIAL * (last + 1))
         late = late - late[:, at : at + 1]
         read = read_off(beat, ops.arange(last + 1, dtype="float32") + late)
         return (read - self.mean_beat) / self.profile
@@ -62,11 +62,6 @@ class TimeWarp(keras.layers.Layer):
     def compute_output_shape(self, input_shape):
         """That of the deviation."""
         return input_shape[0]
-
-
-def time_of_r_wave(samples: int) -> int:
-    """The sample of the R wave in a window of so many."""
-    return round(FIDUCIAL * samples)
 
 
 def read_off(beat, times):

@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 
 from data import Cohort
+from data.cohort import default_qrs_sample
 from data.rows import chunks
 
 PACKAGES = (
@@ -51,7 +52,10 @@ def describe(cohort: Cohort) -> dict[str, object]:
 
 def fingerprint(cohort: Cohort) -> str:
     """Sha256 of everything that training and evaluation read of a cohort."""
-    digest = hashlib.sha256(repr((cohort.leads, cohort.sampling_rate, cohort.ecg.shape)).encode())
+    recorded = cohort.leads, cohort.sampling_rate, cohort.ecg.shape
+    if cohort.qrs_sample != default_qrs_sample(cohort.sampling_rate):
+        recorded += (cohort.qrs_sample,)
+    digest = hashlib.sha256(repr(recorded).encode())
     for _, ecg in chunks(cohort.ecg, CHUNK):
         digest.update(np.ascontiguousarray(ecg))
     digest.update(cohort.subjects.to_csv(index=False).encode())

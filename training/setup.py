@@ -118,7 +118,7 @@ def build_model(config: Config, schema: ConditionSchema, cohort: Cohort) -> VAE:
         condition_dim=schema.dim,
         schema=schema,
         leads=cohort.leads,
-        sampling_rate=cohort.sampling_rate,
+        **cohort.timing,
         seed=config.training.seed,
         **settings,
     )

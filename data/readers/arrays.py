@@ -1,6 +1,9 @@
 """ECGs that are arrays already: a folder of `.npy` files with a table, or one `.npz` file.
 
-Expected are median beats, aligned as `data.cohort` describes, in mV. Three layouts are read:
+Expected are median beats, aligned as `data.cohort` describes, in mV, or others of which is said
+what they are: their sampling rate, and the sample on which the QRS is centred. They are then
+resampled to 500 Hz and cut to the usual window. Either way the QRS is looked for. Three layouts are
+read:
 
 - a folder with `ecg.npy` and `subjects.csv` (or `conditions.csv`);
 - a folder with `ecg.npy` and `conditions.npy`, (N, C) numbers, columns named by the caller;
@@ -22,31 +25,50 @@ import pandas as pd
 from data.cohort import (
     INDEPENDENT_LEADS,
     LEADS,
+    QRS_SAMPLE,
+    SAMPLES,
+    SAMPLING_RATE,
     Cohort,
     CohortError,
+    default_qrs_sample,
     derive_leads,
     einthoven_residual,
     refuse_lookalikes,
 )
+from data.fiducial import check_qrs
 from data.outcomes import KEYS, as_ids, read_csv
 from data.rows import chunks
+from data.strips import resample
 
 TABLES = ("subjects.csv", "conditions.csv")
 # Largest median of `einthoven_residual`. In PTB-XL and simulated beats it is 0.13 with noise of 20
 # uV in each lead, and 0.31 or more with any limb lead exchanged for another lead.
 MAX_LIMB_MISFIT = 0.25
+MIN_BEFORE, MIN_AFTER = 100, 200  # samples at 500 Hz around the QRS, which P and T waves need
+REMEDY = (
+    "If they are so, say it: --data.qrs_sample SAMPLE, --data.sampling_rate HZ. The usual window "
+    "is then cut out of them."
+)
 
 
-def load_arrays(path: str | Path, names: Sequence[str] = ()) -> Cohort:
+def load_arrays(
+    path: str | Path,
+    names: Sequence[str] = (),
+    sampling_rate: float = SAMPLING_RATE,
+    qrs_sample: int | None = None,
+) -> Cohort:
     """Reads arrays as a cohort.
 
     Args:
         path: a folder or an `.npz` file, as above.
         names: of the columns of `conditions.npy`.
+        sampling_rate: Hz; another than 500 is resampled.
+        qrs_sample: on which the middle of the QRS lies, 300 ms from the first one if left out.
 
     Returns:
-        The cohort. A large float32 `ecg.npy` of 12 leads stays on disk, memory-mapped. Without a
-        column `subject_id` the recordings are called by their row numbers, from 0.
+        The cohort, 400 samples at 500 Hz with the QRS on sample 150, or what of this window the
+        arrays hold. A large float32 `ecg.npy` of 12 leads at 500 Hz stays on disk, memory-mapped.
+        Without a column `subject_id` the recordings are called by their row numbers, from 0.
 
     Raises:
         CohortError: a file is missing or damaged, or the arrays break the contract.
@@ -70,9 +92,46 @@ def load_arrays(path: str | Path, names: Sequence[str] = ()) -> Cohort:
     refuse_lookalikes(KEYS, subjects, str(path))  # not called by row numbers instead
     if "subject_id" not in subjects:
         subjects.insert(0, "subject_id", range(len(subjects)))
-    cohort = Cohort(ecg, subjects, source=f"arrays in {path.name}")
+    at = default_qrs_sample(sampling_rate) if qrs_sample is None else qrs_sample
+    source = f"arrays in {path.name}"
+    cohort = Cohort(ecg, subjects, source, sampling_rate=float(sampling_rate), qrs_sample=at)
     _check_leads(cohort)
-    return cohort
+    check_qrs(cohort, REMEDY)
+    usual = sampling_rate == SAMPLING_RATE and qrs_sample is None
+    if usual and ecg.shape[2] != SAMPLES:
+        raise CohortError(
+            f"Expected {SAMPLES} samples at {SAMPLING_RATE:g} Hz in {source}, and the QRS on "
+            f"sample {QRS_SAMPLE}. Received: {ecg.shape[2]} samples. --data.qrs_sample {at} cuts "
+            f"the {SAMPLES} samples around it out of them."
+        )
+    return cohort if usual else _in_window(cohort)
+
+
+def _in_window(cohort: Cohort) -> Cohort:
+    """At 500 Hz, what there is of the usual window.
+
+    Raises:
+        CohortError: it is too little for a P or T wave.
+    """
+    ecg, rate = cohort.ecg, cohort.sampling_rate
+    if rate != SAMPLING_RATE:
+        parts = [resample(part, rate, axis=2) for _, part in chunks(ecg)]
+        ecg = np.concatenate(parts).astype(np.float32, copy=False)
+    at = round(cohort.qrs_sample * SAMPLING_RATE / rate)
+    start, stop = max(0, at - QRS_SAMPLE), min(ecg.shape[2], at + SAMPLES - QRS_SAMPLE)
+    if at - start < MIN_BEFORE or stop - at < MIN_AFTER:
+        raise CohortError(
+            f"Expected {MIN_BEFORE * 2} ms before and {MIN_AFTER * 2} ms after the middle of the "
+            f"QRS in {cohort.source}, for P and T waves. Received: {at * 2} and "
+            f"{(ecg.shape[2] - at) * 2} ms. Cut longer beats out of the recordings."
+        )
+    if stop - start < SAMPLES:
+        print(
+            f"{cohort.source}: {stop - start} of the usual {SAMPLES} samples around the QRS are "
+            "there. A model of them reads no others."
+        )
+    ecg = ecg[:, :, start:stop]
+    return Cohort(ecg, cohort.subjects, cohort.source, qrs_sample=at - start)
 
 
 def _load(file: Path) -> np.ndarray | dict[str, np.ndarray]:

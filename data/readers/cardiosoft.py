@@ -21,7 +21,7 @@ import numpy as np
 from data.beats import Beat, BeatError, Strip
 from data.cohort import INDEPENDENT_LEADS, QRS_SAMPLE, SAMPLES, SAMPLING_RATE, derive_leads
 from data.readers.person import Person, person
-from data.strips import check_limb_leads, check_swing, plain_unit, resample, rows_by_lead
+from data.strips import check_limb_leads, check_swing, plain_unit, resample, standard_leads
 
 # Column -> element of <RestingECGMeasurements>, and its unit.
 MEASUREMENTS = {
@@ -95,7 +95,7 @@ def read_median_beat(file: str | Path) -> Beat:
     wanted = {f"{_MEASURED}/{name}" for name in scalars} | {f"{_MEDIAN}/{n}" for n in in_section}
     document = _parse(file, wanted, _MEASURED)
     stored, rate, leads = _waveforms(document, _MEDIAN, "median beat")
-    rows = rows_by_lead(leads)
+    stored, rows = standard_leads(stored, leads)
     start = _qrs_middle(document) - QRS_SAMPLE
     first, last = (document.number(f"{_MEDIAN}/{n}", "sample") for n in ("FirstValid", "LastValid"))
     first = max(0, 0 if np.isnan(first) else first) * SAMPLING_RATE / rate

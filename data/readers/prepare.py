@@ -37,6 +37,7 @@ from tqdm import tqdm
 
 from data.beats import Beat, BeatError, Strip, median_beat
 from data.cohort import FORMAT_VERSION, LEADS, SAMPLES, Cohort, CohortError, checked_subjects
+from data.ownership import owned
 from data.readers.kept import (
     QUALITY,
     UNREADABLE,
@@ -51,7 +52,7 @@ from data.rows import write_array
 
 __all__ = ["QUALITY", "Check", "Recording", "prepare"]
 
-BEATS_VERSION = 1  # raise it when the same strip gives another beat than before
+BEATS_VERSION = 2  # raise it when the same strip gives another beat than before
 RECORDS_PER_WORKER = 500  # a worker takes a second to start; with less work it is not worth it
 SHARD_SIZE = 64  # records; a third of a second of work, 1.2 MB
 
@@ -124,34 +125,31 @@ def prepare(
     tables = [table.to_csv(index=False) for table in (subjects, unread)]
     slug = "".join(c if c.isalnum() else "-" for c in source.lower()).strip("-")
     folder = Path(cache) / f"{slug}-{_digest(reader, *tables, *keys)[:12]}"
-    if not (folder / "cohort.json").is_file():
-        shards = Path(cache) / f"{slug}-{reader[:12]}" / "shards"
-        wanted = [not reason for reason in unread["reason"]]
-        try:
-            shards.mkdir(parents=True, exist_ok=True)
-            earlier = finished_parts(Path(cache), slug, reader)
-            done = Kept([*earlier, *unfinished_parts(shards)])
-            pending = {
+    if (folder / "cohort.json").is_file():
+        return Cohort.open(folder)
+    scratch = Path(cache) / f"{slug}-{reader[:12]}"
+    with owned(scratch, wait=True):
+        if not (folder / "cohort.json").is_file():  # by the one who was waited for
+            wanted = {
                 key: record
-                for key, record, want in zip(keys, records, wanted, strict=True)
-                if want and key not in done
+                for key, record, reason in zip(keys, records, unread["reason"], strict=True)
+                if not reason
             }
-            _run(
-                _shards(pending, shards, shard_size, reader),
-                read,
-                workers,
-                progress,
-                source,
-                sum(wanted),
-            )
-            kept = Kept([*earlier, *unfinished_parts(shards)])
-            _assemble(kept, keys, subjects, unread, folder, source, reader, shards.parent)
-        except OSError as error:
-            raise CohortError(
-                f"The prepared cohort cannot be written to {folder}: {error}. Free space, or "
-                "choose another cache folder; the same command goes on where it stopped."
-            ) from error
-        shutil.rmtree(shards.parent, ignore_errors=True)
+            try:
+                earlier, shards = finished_parts(Path(cache), slug, reader), scratch / "shards"
+                shards.mkdir(parents=True, exist_ok=True)
+                done = Kept([*earlier, *unfinished_parts(shards)])
+                pending = {key: record for key, record in wanted.items() if key not in done}
+                parts = _shards(pending, shards, shard_size, reader)
+                _run(parts, read, workers, progress, source, len(wanted))
+                kept = Kept([*earlier, *unfinished_parts(shards)])
+                _assemble(kept, keys, subjects, unread, folder, source, reader, scratch)
+            except OSError as error:
+                raise CohortError(
+                    f"The prepared cohort cannot be written to {folder}: {error}. Free space, or "
+                    "choose another cache folder; the same command goes on where it stopped."
+                ) from error
+            shutil.rmtree(scratch, ignore_errors=True)
     return Cohort.open(folder)
 
 

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from scipy.signal import find_peaks, resample
 
-from data.beats import BeatError, _median, _peaks, _qrs_bounds, _quality, _windows, median_beat
+from data.beats import BeatError, _median, _peaks, _quality, _windows, median_beat, qrs_bounds
 from data.cohort import INDEPENDENT_LEADS, LEADS, QRS_SAMPLE, derive_leads, einthoven_residual
+from data.strips import Strip, check_limb_leads, clean
 from tests.places import ROOT
 from tests.simulated_strips import WAVES, beat, rhythm_strip
 
@@ -75,7 +76,7 @@ def test_the_st_segment_is_not_distorted_at_slow_rates():
 def test_the_middle_of_the_qrs_lies_on_its_sample_whatever_its_width(width):
     waves = [(c * width, w * width, a) if abs(c) < 0.1 else (c, w, a) for c, w, a in WAVES]
     found = median_beat(rhythm_strip(noise=0.01, waves=waves), 500).ecg
-    onset, offset = _qrs_bounds(found[[0, 1, *range(6, 12)]][:, 25:275].T)
+    onset, offset = qrs_bounds(found[[0, 1, *range(6, 12)]][:, 25:275].T)
     assert 25 + (onset + offset) / 2 == pytest.approx(QRS_SAMPLE, abs=2)
     assert 2 * (offset - onset) == pytest.approx(100 * width, abs=12 * width)
 
@@ -301,3 +302,116 @@ def test_wrong_lead_names_are_refused(leads, reason):
 def test_an_impossible_sampling_rate_is_refused(rate):
     with pytest.raises(BeatError, match="sampling rate"):
         median_beat(rhythm_strip(), rate)
+
+
+# --- what is no QRS complex -----------------------------------------------------------------------
+
+
+def scaled_waves(qrs, t):
+    return [
+        (
+            centre,
+            width,
+            tuple(a * (t if centre > 0.1 else qrs if centre > -0.1 else 1) for a in size),
+        )
+        for centre, width, size in WAVES
+    ]
+
+
+@pytest.mark.parametrize("heart_rate", [50, 60, 75, 90])
+@pytest.mark.parametrize(("qrs", "t"), [(0.25, 2), (0.25, 3), (0.15, 2)])
+def test_tall_t_waves_beside_small_qrs_complexes_do_not_count(heart_rate, qrs, t):
+    waves = scaled_waves(qrs, t)
+    strip = rhythm_strip(heart_rate=heart_rate, waves=waves, noise=0.01, jitter=0)
+    found = median_beat(strip, 500)
+    assert found.heart_rate == pytest.approx(heart_rate, rel=0.01)
+    v5, known = (ecg[LEADS.index("V5")] for ecg in (found.ecg, truth(waves=waves)))
+    qrs, after = slice(QRS_SAMPLE - 30, QRS_SAMPLE + 30), slice(QRS_SAMPLE + 60, QRS_SAMPLE + 160)
+    assert abs(np.argmax(v5[qrs]) - np.argmax(known[qrs])) <= 4
+    assert v5[qrs].max() == pytest.approx(known[qrs].max(), rel=0.1)
+    assert v5[after].max() == pytest.approx(known[after].max(), rel=0.1)
+
+
+def spikes(height, heart_rate, before, seed, seconds=10, samples=2):
+    """(12, T) mV: a pacemaker that fires `before` s ahead of each beat of `rhythm_strip`."""
+    first = 0.2 + 0.3 * np.random.default_rng(seed).random() - before
+    times = np.arange(first, seconds, 60 / heart_rate)
+    strip = np.zeros((8, seconds * 500))
+    for number in np.round(times[times > 0] * 500).astype(int):
+        strip[:, number : number + samples] += height * np.linspace(0.4, 1, 8)[:, None]
+    return derive_leads(strip)
+
+
+@pytest.mark.parametrize("before", [0.085, 0.06])
+@pytest.mark.parametrize("height", [2, 5, 20])
+def test_spikes_of_a_pacemaker_are_not_taken_for_the_qrs(height, before):
+    strip = rhythm_strip(heart_rate=75, jitter=0, noise=0.01, seed=2)
+    without = median_beat(strip, 500)
+    found = median_beat(strip + spikes(height, 75, before, seed=2), 500)
+    after = slice(QRS_SAMPLE - 15, None)  # the filter lets the spike ring for 20 ms
+    assert np.abs(found.ecg - without.ecg)[:, after].max() < 0.03
+    assert found.ecg[:, : QRS_SAMPLE - 20].max() > 0.3 * height  # as it was recorded
+    assert found.heart_rate == pytest.approx(75, abs=0.3)
+
+
+def test_few_disturbances_like_spikes_change_nothing():
+    spiked = rhythm_strip(noise=0.01)
+    spiked[6:, [700, 2500, 4200]] += 1.0
+    found = clean(Strip(spiked, 500))
+    assert found.unpaced is found.ecg
+
+
+@pytest.mark.parametrize(("every", "heart_rate"), [(2, 80), (3, 70), (4, 60)])
+def test_the_heart_rate_is_that_of_all_beats(every, heart_rate):
+    ectopic = range(1, 40, every)
+    strip = rhythm_strip(heart_rate=heart_rate, jitter=0, ectopic=ectopic, seconds=20)
+    found = median_beat(strip, 500)
+    assert found.heart_rate == pytest.approx(heart_rate, rel=0.02)
+    assert found.beats_found == pytest.approx(20 * heart_rate / 60, abs=1)
+    assert found.beats_used < found.beats_found * (1 - 0.9 / every)
+
+
+# --- the steps of a recorder ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("rate", [250, 500, 1000])
+@pytest.mark.parametrize("step", [0.0125, 0.025, 0.039, 0.05])
+def test_rounded_tops_of_a_recorder_with_coarse_steps_are_not_saturated(rate, step):
+    for seed in range(8):  # of a heart that beats like a clock: each top is rounded alike
+        strip = rhythm_strip(sampling_rate=rate, noise=0.002, jitter=0, seed=seed)
+        clean(Strip(np.round(strip / step) * step, rate))
+
+
+@pytest.mark.parametrize("rate", [250, 500, 1000])
+@pytest.mark.parametrize("step", [0.001, 0.0125, 0.05])
+def test_a_converter_at_its_limit_is_noticed_whatever_its_step(rate, step):
+    strip = 3 * rhythm_strip(sampling_rate=rate, noise=0.002)
+    strip = np.round(strip / step) * step
+    strip[LEADS.index("V3")] = np.maximum(strip[LEADS.index("V3")], -round(1.5 / step) * step)
+    with pytest.raises(BeatError, match="lead V3 is saturated"):
+        clean(Strip(strip, rate))
+
+
+def test_low_limb_leads_of_coarse_steps_do_not_contradict_each_other():
+    strip = 0.2 * rhythm_strip(noise=0.02)
+    check_limb_leads(np.round(strip / 0.05) * 0.05, LEADS)
+    with pytest.raises(BeatError, match="contradicts"):
+        check_limb_leads(np.round(contradictory() / 0.05) * 0.05, LEADS)
+
+
+def test_leads_are_known_as_recorders_and_formats_call_them():
+    strip = rhythm_strip(noise=0.01)
+    expected = median_beat(strip, 500).ecg
+    for names in (
+        [f"Lead {lead}" for lead in LEADS],
+        [f"ECG {lead}" for lead in LEADS],
+        [f"MDC_ECG_LEAD_{lead.upper()}" for lead in LEADS],
+        [*LEADS[:6], *(f"C{number}" for number in range(1, 7))],
+        [f" {lead.lower()} " for lead in LEADS],
+    ):
+        np.testing.assert_array_equal(median_beat(strip, 500, names).ecg, expected)
+    frank = np.vstack([strip[:4], strip[7:8], strip[4:], strip[9:11]])
+    names = [*LEADS[:4], "vx", *LEADS[4:], "VY", "vz"]
+    np.testing.assert_array_equal(median_beat(frank, 500, names).ecg, expected)
+    with pytest.raises(BeatError, match="unknown lead '-aVR'"):
+        median_beat(strip, 500, [*LEADS[:3], "-aVR", *LEADS[4:]])

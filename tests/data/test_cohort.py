@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from config import DataConfig
 from data import Cohort, CohortError, load_cohort
 from data.cohort import FORMAT_VERSION, LEADS, derive_leads
+from data.synthetic import simulate
 
 
 def beats(n=6, samples=30, seed=0):
@@ -422,16 +423,18 @@ def test_a_folder_without_a_cohort_is_refused(tmp_path, folder):
 
 
 def test_a_prepared_folder_is_loaded_by_its_path(tmp_path):
-    made = cohort(age=np.arange(6.0))
+    table = pd.DataFrame({"subject_id": list("abcdef"), "age": np.arange(6.0)})
+    made = Cohort(simulate(20, seed=1).ecg[:6], table, source="simulated")
     made.save(tmp_path)
     assert_same(load_cohort(DataConfig(source="prepared", path=tmp_path)), made)
 
 
 def test_arrays_are_loaded_with_the_names_of_the_conditions(tmp_path):
-    np.save(tmp_path / "ecg.npy", beats())
+    ecg = simulate(20, seed=1).ecg[:6]
+    np.save(tmp_path / "ecg.npy", ecg)
     np.save(tmp_path / "conditions.npy", np.arange(12.0).reshape(6, 2))
     made = load_cohort(DataConfig(source="arrays", path=tmp_path, conditions=("age", "bmi")))
-    np.testing.assert_array_equal(made.ecg, beats())
+    np.testing.assert_array_equal(made.ecg, ecg)
     assert made.subjects["bmi"].tolist() == [1, 3, 5, 7, 9, 11]
 
 

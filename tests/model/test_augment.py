@@ -27,7 +27,7 @@ def beats(n, seed=0):
 
 def augmented(ecg, strength, seed):
     drawn = draw(len(ecg), strength, np.random.default_rng(seed))
-    return np.asarray(augment(ecg.astype(np.float32), drawn))
+    return np.asarray(augment(ecg.astype(np.float32), drawn, QRS_SAMPLE))
 
 
 @functools.cache
@@ -120,7 +120,10 @@ def test_each_beat_is_changed_as_its_numbers_say():
     ecg, drawn = beats(6), draw(6, 3.0, np.random.default_rng(5))
     offset = np.arange(SAMPLES) - QRS_SAMPLE
     for beat, changed, (*angles, gain, early, late, shift) in zip(
-        independent_leads(ecg), np.asarray(augment(ecg, drawn)), drawn.astype(float), strict=True
+        independent_leads(ecg),
+        np.asarray(augment(ecg, drawn, QRS_SAMPLE)),
+        drawn.astype(float),
+        strict=True,
     ):
         rotation = Rotation.from_euler("xyz", angles).as_matrix()
         vector = np.linalg.lstsq(DOWER, beat, rcond=None)[0]
