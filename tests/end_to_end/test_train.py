@@ -56,6 +56,7 @@ def test_a_run_leaves_every_file_and_no_checkpoint(run):
     names = {path.name for path in run.iterdir()}
     files = {"config.json", "environment.json", "history.csv", "metrics.json", "report.html"}
     assert names == files | {"model", "figures", "explorer.html"}
+    assert 'href="explorer.html"' in (run / "report.html").read_text("utf-8")
     figures = {path.stem for path in (run / "figures").iterdir()}
     assert {f"sweep_{name}" for name in ("age", "sex", "bmi", "lv_mass")} <= figures
     assert {"history", "reconstructions", "latent_traversal", "latent_kl"} <= figures
