@@ -21,7 +21,7 @@ needs_chromium = pytest.mark.skipif(
 )
 
 
-def run_in(page, script, folder, fragment="", window=(1300, 900)):
+def run_in(page, script, folder):
     """What `script` returns, plain values, run at the end of a page; its own script has run then.
 
     The script is the body of an asynchronous function.
@@ -43,8 +43,8 @@ def run_in(page, script, folder, fragment="", window=(1300, 900)):
         shown = subprocess.run(
             [
                 *(CHROMIUM, *QUIET, f"--user-data-dir={profile}"),
-                *(f"--window-size={window[0]},{window[1]}", "--virtual-time-budget=10000"),
-                *("--dump-dom", f"{path.as_uri()}{fragment}"),
+                *("--window-size=1300,900", "--virtual-time-budget=10000"),
+                *("--dump-dom", path.as_uri()),
             ],
             env={**os.environ, "HOME": profile},
             capture_output=True,

@@ -13,6 +13,7 @@ class Explorer {
     this.state = fromLink(model, window.location.hash.slice(1));
     this.paper = new Paper(find("#paper"), model, (lead) => this.change({ lead }));
     this.playing = null;
+    this.lead = this.state.lead;
     const setValue = (name, value) => {
       this.stop();
       this.changeValue(name, value);
@@ -105,6 +106,7 @@ class Explorer {
     const subject = JSON.stringify([state.person, state.pin, state.fan]);
     this.paper.draw(traces, { ...state, subject }, marks);
     this.showControls();
+    this.keepFocus();
     this.showCaption(fan, fanned);
     if (standard) {
       const before = pinned && { features: measure(pinned.ecg, model), values: state.pin.values };
@@ -147,6 +149,14 @@ class Explorer {
     find("#paper").setAttribute("aria-label", `Generated ECG, ${leads}: ${words}`);
   }
 
+  /** Where a lead was chosen, the way back is next; and back there, that lead. */
+  keepFocus() {
+    const { lead } = this.state;
+    if (lead !== this.lead && lead !== null) find("#all-leads").focus();
+    else if (lead !== this.lead) this.paper.focus(this.lead);
+    this.lead = lead;
+  }
+
   subjectInWords({ values, person }) {
     const told = this.model.conditions.map(
       (one) => `${one.title} ${inWords(one, values[one.name])}`,
@@ -172,9 +182,9 @@ class Explorer {
 
   /** What follows only once nothing moves any more. */
   settle(found) {
-    history.replaceState(null, "", `#${toLink(this.model, this.state)}`);
     const told = found ? spoken(this.model, found, this.state.values) : "";
     find("#spoken").textContent = `${capital(this.subjectInWords(this.state))}. ${told}`;
+    history.replaceState(null, "", `#${toLink(this.model, this.state)}`);
   }
 
   // --- playing -----------------------------------------------------------------------------------
@@ -223,9 +233,9 @@ class Explorer {
   }
 
   async copyLink() {
-    this.settle(null);
     const said = find("#said");
     try {
+      this.settle(null);
       await navigator.clipboard.writeText(location.href);
       said.textContent = "Link copied.";
     } catch {

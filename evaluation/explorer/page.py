@@ -18,6 +18,7 @@ from markupsafe import Markup
 
 from data.cohort import Cohort
 from data.conditions import ConditionSchema
+from evaluation.explorer.latents import latents
 from evaluation.explorer.network import Numbers, head, network
 from evaluation.explorer.reference import (
     WHOLE,
@@ -25,7 +26,6 @@ from evaluation.explorer.reference import (
     conditions,
     features_of,
     fiducial,
-    latents,
     of_model,
     ranges,
     schema_of,

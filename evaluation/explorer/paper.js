@@ -89,7 +89,6 @@ class Paper {
   #layOut(sheet, traces) {
     const { svg } = this;
     const { width, height } = sheet;
-    const focused = svg.contains(document.activeElement);
     svg.replaceChildren();
     svg.setAttribute("viewBox", `0 0 ${width} ${height}`);
     svg.style.setProperty("--width", `${width}mm`);
@@ -121,7 +120,11 @@ class Paper {
       add("text", { x, y, "font-weight": 700, ...font, ...style }, this.model.leads[place.lead]);
       if (sheet.places.length > 1) svg.append(this.#button(place, sheet));
     }
-    if (focused && sheet.places.length > 1) svg.querySelector(".hit").focus();
+  }
+
+  /** Puts the focus on a lead, where all are shown. */
+  focus(lead) {
+    this.svg.querySelectorAll(".hit")[lead]?.focus({ preventScroll: true });
   }
 
   /** What is clicked, or reached by the keyboard, to see one lead alone. */

@@ -1,8 +1,8 @@
-"""What the page says of an ECG beside the ECG: where subjects lie, and what each latent does.
+"""What stands beside an ECG in the page: conditions and features of the subjects, in summary.
 
-Only summary figures come out of here: percentiles, coefficients, averages over subjects.
+Only percentiles and coefficients come out of here, nothing of a single subject.
 
-Dims: N subjects, C conditions as encoded, D columns of a design, F features, Z latent.
+Dims: N subjects, D columns of a design, F features, L leads, T samples.
 """
 
 from __future__ import annotations
@@ -17,13 +17,11 @@ from scipy.stats import norm, truncnorm
 
 from data.conditions import Condition, ConditionSchema
 from data.leads import LEADS
-from evaluation.measures.features import CIRCULAR, FEATURES, measure
+from evaluation.measures.features import FEATURES, measure
 from evaluation.measures.names import feature_title
 from evaluation.measures.regressor import training_rows
-from evaluation.measures.slopes import circular_medians, robust_sd, unwrapped
-from model.prior import Prior
+from evaluation.measures.slopes import circular_medians, unwrapped
 from model.warp import FIDUCIAL
-from vae import gaussian_kl
 
 if TYPE_CHECKING:
     from data.cohort import Cohort
@@ -31,12 +29,8 @@ if TYPE_CHECKING:
 
 SUBJECTS = 1000  # that ranges are fitted to: their ends are then known to a tenth of an SD
 ROUNDS = 60  # of the quantile regression; its ends then move by less than a hundredth of an SD
-ENCODED = 500  # of these, for the KL of each latent
 MIDDLE = (0.05, 0.95)
-STEP = 0.5  # SD by which a latent is moved to see what it does
-SLIGHT = 0.1  # SD of a feature; less for a move of 1 SD is not worth a name
 ACRONYMS = {"bmi": "BMI", "lvef": "LVEF", "lvedv": "LVEDV", "lv_mass": "LV mass"}
-NAMED = 2  # features that a latent is called by
 FEWEST = 100  # subjects with a feature, for its range
 # What is shown: durations and axes, then amplitudes lead by lead.
 WHOLE = (
@@ -95,8 +89,8 @@ def of_model(model: VAE, schema: ConditionSchema, seed: int = 0) -> Reference:
 def schema_of(model: VAE) -> ConditionSchema:
     """The conditions of a model, each with a mean and SD; those without names are numbered.
 
-    What is said of none is taken from the batch normalisation before the decoder, which keeps mean
-    and variance of all that it was shown; without that, from the fit of `Reference`.
+    Where the schema has none, they are those that the batch normalisation before the decoder keeps
+    of all that it was shown; without that, 0 and 1.
     """
     schema = model.schema
     if schema is None:
@@ -228,7 +222,7 @@ def ranges(schema: ConditionSchema, subjects: pd.DataFrame, features: pd.DataFra
 
 def design(schema: ConditionSchema, subjects: pd.DataFrame) -> np.ndarray:
     """(N, D): a constant, and for each condition its value in SD (or its categories but the first),
-    0 where that is unknown, and 1 if it is. `explorer.js` makes the same.
+    0 where that is unknown, and 1 if it is. `readouts.js` makes the same.
     """
     columns = [np.ones(len(subjects))]
     for condition in schema.conditions:
@@ -262,72 +256,3 @@ def quantile_regression(x: np.ndarray, y: np.ndarray, share: float) -> np.ndarra
         solved = np.linalg.solve(matrix, right.T[:, :, None])[:, :, 0].T  # (D, F)
         weight = known / (np.abs(y - x @ solved) + 1e-4)
     return solved * unit
-
-
-# --- the latent -----------------------------------------------------------------------------------
-
-
-def latents(
-    model: VAE, encoded: np.ndarray, reference: Reference, features: pd.DataFrame | None
-) -> list[dict]:
-    """Each latent dimension as a slider shows it, the one of the largest KL first.
-
-    Args:
-        model: of Z latent dimensions.
-        encoded: (N, C) conditions of the reference, and in the last row those of a typical subject.
-        reference: for the KL.
-        features: of the reference, or None.
-
-    Returns:
-        `index` in z; `kl` in nats, averaged over the reference; `centre` and `spread`, mean and SD
-        of u in the prior; `moves`, what one SD of it changes most.
-    """
-    rows = training_rows(len(reference.ecg), ENCODED)
-    kl = gaussian_kl(*model.encode(reference.ecg[rows], encoded[rows]))
-    kl = keras.ops.convert_to_numpy(kl).mean(axis=0)
-    centre, spread = moments(model.prior)
-    step = STEP * np.diag(spread)
-    u = np.concatenate([centre + step, centre - step])  # (2 Z, Z)
-    typical = np.repeat(encoded[-1:], len(u), axis=0)
-    ecg = model.decode(model.prior.place(u, typical), typical)
-    moves = _moves(model, ecg, features)
-    return [
-        {
-            "index": int(z),
-            "kl": float(kl[z]),
-            "centre": float(centre[z]),
-            "spread": float(spread[z]),
-            "moves": moves[z],
-        }
-        for z in np.argsort(-kl, kind="stable")
-    ]
-
-
-def moments(prior: Prior) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and SD (Z,) of u."""
-    weights, means = prior.weights / prior.weights.sum(), prior.means
-    mean = weights @ means
-    variance = weights @ ((prior.factors**2).sum(axis=2) + means**2) - mean**2
-    return mean, np.sqrt(variance)
-
-
-def _moves(model: VAE, ecg: np.ndarray, features: pd.DataFrame | None) -> list[str]:
-    """What each latent changes most, from ECGs (2 Z, L, T) one step above and below."""
-    above, below = np.split(ecg, 2)
-    if features is None:
-        change = np.square(above - below).mean(axis=2)  # (Z, L)
-        return [f"mostly {model.leads[lead]}" for lead in change.argmax(axis=1)]
-    above, below = (features_of(model, part)[list(SHOWN)] for part in (above, below))
-    difference = unwrapped(above - below, dict.fromkeys(CIRCULAR, 0.0)) / (2 * STEP)
-    effects = difference / np.maximum(robust_sd(features[list(SHOWN)]), 1e-6)
-    return [_named(effects.loc[z].fillna(0)) for z in range(len(effects))]
-
-
-def _named(effects: pd.Series) -> str:
-    """The largest effect, and the largest on another wave."""
-    ordered = effects[effects.abs().sort_values(ascending=False).index]
-    ordered = ordered[ordered.abs() > SLIGHT]
-    waves = ordered.index.str.partition("_").get_level_values(0)
-    chosen = ordered[~waves.duplicated()][:NAMED]
-    parts = [f"{feature_title(name)} {'↑' if effects[name] > 0 else '↓'}" for name in chosen.index]
-    return ", ".join(parts) or "little"

@@ -19,6 +19,7 @@ ARGUMENTS = [
     *("--data.subjects", "200", "--data.conditions", "age", "sex", "bmi", "lv_mass"),
     *("--model.conv-filters", "2", "2", "--model.hidden", "8", "--model.latent-space-dim", "4"),
     *("--training.epochs", "8", "--training.batch-size", "16", "--training.xla", "False"),
+    *("--training.tensorboard", "True"),
     *("--evaluation.bootstrap", "100", "--evaluation.generated", "20"),
     *("--evaluation.examples", "1"),
 ]
@@ -51,7 +52,8 @@ def metrics_of(run):
 def test_a_run_leaves_every_file_and_no_checkpoint(run):
     names = {path.name for path in run.iterdir()}
     files = {"config.json", "environment.json", "history.csv", "metrics.json", "report.html"}
-    assert names == files | {"model", "figures", "explorer.html"}
+    assert names == files | {"model", "figures", "explorer.html", "tensorboard"}
+    assert 'href="explorer.html"' in (run / "report.html").read_text("utf-8")
     figures = {path.stem for path in (run / "figures").iterdir()}
     assert {f"sweep_{name}" for name in ("age", "sex", "bmi", "lv_mass")} <= figures
     assert {"history", "reconstructions", "latent_traversal", "latent_kl"} <= figures

@@ -3,7 +3,9 @@
 import base64
 import json
 import re
+import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -51,7 +53,7 @@ def small(conditions=CONDITIONS, kind=VAE, encoding="standard", cohort=COHORT, *
 
 @pytest.fixture(autouse=True)
 def sparingly(monkeypatch):
-    monkeypatch.setattr("evaluation.explorer.reference.SUBJECTS", 200)
+    monkeypatch.setattr("evaluation.explorer.reference.SUBJECTS", 150)
 
 
 def description_in(page):
@@ -61,8 +63,7 @@ def description_in(page):
 
 
 def of_kind(task):
-    classes = {"classes": 3} if task == "multiclass" else {}
-    return small(kind=VAEPrediction, task=task, **classes)
+    return small(kind=VAEPrediction, task=task, classes=3)
 
 
 MODELS = {
@@ -72,9 +73,7 @@ MODELS = {
     "no warp, no linear path": lambda: small(time_warp=0, linear_path=False, hidden=()),
     "noise of each sample": lambda: small(noise="per_sample"),
     "a Cox head without baseline": lambda: of_kind("cox"),
-    "two classes": lambda: of_kind("binary"),
     "three classes": lambda: of_kind("multiclass"),
-    "a number": lambda: of_kind("regression"),
     "two leads": lambda: small(
         cohort=Cohort(COHORT.ecg[:, 6:8], COHORT.subjects, leads=("V1", "V2"))
     ),
@@ -126,7 +125,7 @@ def test_subjects_are_added_when_asked_for_with_a_warning(tmp_path):
 
 
 def test_ranges_hold_nine_in_ten_of_other_subjects():
-    others = simulate(2000, 1)
+    others = simulate(1500, 1)
     conditions = CONDITIONS[:2]
     model = small(conditions)
     found = ranges(model.schema, others.subjects[:1000], features_of(model, others.ecg[:1000]))
@@ -166,10 +165,10 @@ def test_generated_subjects_are_those_of_the_scaling():
     model = small()
     reference = of_model(model, model.schema)
     mean, sd = model.schema.scaling["age"]
-    assert reference.subjects["age"].mean() == pytest.approx(mean, abs=0.2 * sd)
+    assert reference.subjects["age"].mean() == pytest.approx(mean, abs=0.3 * sd)
     assert reference.subjects["age"].between(0, 120).all()
     assert set(reference.subjects["sex"]) == {"male", "female"}
-    assert reference.ecg.shape == (200, 12, 400)
+    assert reference.ecg.shape == (150, 12, 400)
 
 
 def test_a_layer_that_the_page_does_not_know_is_named():
@@ -186,13 +185,12 @@ def test_a_layer_that_the_page_does_not_know_is_named():
 # --- the command ----------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def run(tmp_path, monkeypatch):
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
     """A run of the simulated cohort, as `train.py` leaves it."""
-    monkeypatch.chdir(tmp_path)
     conditions = ("age", "sex", "bmi")
     config = replace(CONFIG, data=replace(CONFIG.data, subjects=200, conditions=conditions))
-    folder = tmp_path / "runs" / "first"
+    folder = tmp_path_factory.mktemp("made") / "first"
     cohort = simulate(200, 0)
     bmi = Condition("bmi", "continuous", "kg/m2", 10, 80)
     small([*CONDITIONS[:2], bmi], cohort=cohort).save(folder / "model")
@@ -200,6 +198,12 @@ def run(tmp_path, monkeypatch):
     made = {"data": {"fingerprint": fingerprint(cohort)}}
     (folder / "environment.json").write_text(json.dumps(made))
     return folder
+
+
+@pytest.fixture
+def run(made, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return Path(shutil.copytree(made, tmp_path / "runs" / "first"))
 
 
 def refused(capsys, *arguments):

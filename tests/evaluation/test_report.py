@@ -229,6 +229,12 @@ def test_results_are_written_with_what_cannot_be_had_as_null(tmp_path):
     assert len(page.images) == 1
 
 
+def test_the_explorer_is_linked_where_there_is_one(tmp_path):
+    assert "explorer.html" not in report(tmp_path / "run").references
+    (tmp_path / "run" / "explorer.html").write_text("", encoding="utf-8")
+    assert "explorer.html" in report(tmp_path / "run").references
+
+
 def test_of_many_features_the_first_are_named(tmp_path):
     far = {f"wasserstein_{name}": 2 - n / 10 for n, name in enumerate(list(FEATURES)[:7])}
     null = {f"{name}_null_high": 0.1 for name in far}

@@ -7,6 +7,7 @@ import pytest
 
 from config import ConfigError
 from evaluation import tensorboard
+from tests.eager import train_eagerly
 from tests.tiny_cohort import CONFIGURED, SCHEMA, TRAIN, VALIDATION
 from training.fit import fit
 from vae import VAE, gaussian_kl
@@ -28,6 +29,7 @@ def read(folder):
 def test_curves_kl_and_reconstructions_are_written(tmp_path, monkeypatch):
     from tensorflow import make_ndarray
 
+    train_eagerly(monkeypatch)
     monkeypatch.setattr(tensorboard, "EVERY", 2)
     settings = CONFIGURED.model
     model = VAE(
@@ -37,7 +39,7 @@ def test_curves_kl_and_reconstructions_are_written(tmp_path, monkeypatch):
         hidden=settings.hidden,
         noise="learned",
     )
-    config = replace(CONFIGURED, training=replace(CONFIGURED.training, patience=0))
+    config = replace(CONFIGURED, training=replace(CONFIGURED.training, epochs=2))
     seen = {}
 
     class Remember(tensorboard.keras.callbacks.Callback):

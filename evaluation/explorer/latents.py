@@ -1,0 +1,94 @@
+"""The latent dimensions as the page shows them: ordered, and each called by what it does.
+
+Dims: N subjects, C conditions as encoded, L leads, T samples, Z latent.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import keras
+import numpy as np
+import pandas as pd
+
+from evaluation.explorer.reference import SHOWN, Reference, features_of
+from evaluation.measures.features import CIRCULAR
+from evaluation.measures.names import feature_title
+from evaluation.measures.regressor import training_rows
+from evaluation.measures.slopes import robust_sd, unwrapped
+from model.prior import Prior
+from vae import gaussian_kl
+
+if TYPE_CHECKING:
+    from vae import VAE
+
+ENCODED = 500  # subjects, for the KL
+STEP = 0.5  # SD by which a latent is moved to see what it does
+SLIGHT = 0.1  # SD of a feature; less for a move of 1 SD is not worth a name
+NAMED = 2  # features that a latent is called by
+
+
+def latents(
+    model: VAE, encoded: np.ndarray, reference: Reference, features: pd.DataFrame | None
+) -> list[dict]:
+    """Each latent dimension as a slider shows it, the one of the largest KL first.
+
+    Args:
+        model: of Z latent dimensions.
+        encoded: (N, C) conditions of the reference, and in the last row those of a typical subject.
+        reference: for the KL.
+        features: of the reference, or None.
+
+    Returns:
+        `index` in z; `kl` in nats, averaged over the reference; `centre` and `spread`, mean and SD
+        of u in the prior; `moves`, what one SD of it changes most.
+    """
+    rows = training_rows(len(reference.ecg), ENCODED)
+    kl = gaussian_kl(*model.encode(reference.ecg[rows], encoded[rows]))
+    kl = keras.ops.convert_to_numpy(kl).mean(axis=0)
+    centre, spread = moments(model.prior)
+    step = STEP * np.diag(spread)
+    u = np.concatenate([centre + step, centre - step])  # (2 Z, Z)
+    typical = np.repeat(encoded[-1:], len(u), axis=0)
+    ecg = model.decode(model.prior.place(u, typical), typical)
+    moves = _moves(model, ecg, features)
+    return [
+        {
+            "index": int(z),
+            "kl": float(kl[z]),
+            "centre": float(centre[z]),
+            "spread": float(spread[z]),
+            "moves": moves[z],
+        }
+        for z in np.argsort(-kl, kind="stable")
+    ]
+
+
+def moments(prior: Prior) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and SD (Z,) of u."""
+    weights, means = prior.weights / prior.weights.sum(), prior.means
+    mean = weights @ means
+    variance = weights @ ((prior.factors**2).sum(axis=2) + means**2) - mean**2
+    return mean, np.sqrt(variance)
+
+
+def _moves(model: VAE, ecg: np.ndarray, features: pd.DataFrame | None) -> list[str]:
+    """What each latent changes most, from ECGs (2 Z, L, T) one step above and below."""
+    above, below = np.split(ecg, 2)
+    if features is None:
+        change = np.square(above - below).mean(axis=2)  # (Z, L)
+        return [f"mostly {model.leads[lead]}" for lead in change.argmax(axis=1)]
+    above, below = (features_of(model, part)[list(SHOWN)] for part in (above, below))
+    difference = unwrapped(above - below, dict.fromkeys(CIRCULAR, 0.0)) / (2 * STEP)
+    effects = difference / np.maximum(robust_sd(features[list(SHOWN)]), 1e-6)
+    return [_named(effects.loc[z].fillna(0)) for z in range(len(effects))]
+
+
+def _named(effects: pd.Series) -> str:
+    """The largest effect, and the largest on another wave."""
+    ordered = effects[effects.abs().sort_values(ascending=False).index]
+    ordered = ordered[ordered.abs() > SLIGHT]
+    waves = ordered.index.str.partition("_").get_level_values(0)
+    chosen = ordered[~waves.duplicated()][:NAMED]
+    parts = [f"{feature_title(name)} {'↑' if effects[name] > 0 else '↓'}" for name in chosen.index]
+    return ", ".join(parts) or "little"
