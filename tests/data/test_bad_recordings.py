@@ -96,7 +96,7 @@ def test_two_recordings_in_one_file_are_none(folder):
     put(folder, "xml", files.philips(ONE) + files.philips(other(2)))
     put(folder, "aecg", files.aecg(ONE, series=2))
     put(folder, "muse", muse.replace(waveform, 2 * waveform))
-    put(folder, "dicom", files.dicom(ONE, median=False, groups=2))
+    put(folder, "dicom", files.dicom(ONE, groups=2))
     check(
         folder,
         {
@@ -105,6 +105,20 @@ def test_two_recordings_in_one_file_are_none(folder):
             "aecg": "holds several recordings",
             "muse": "holds several recordings",
             "dicom": "holds several recordings",
+        },
+    )
+
+
+def test_what_the_library_refuses_is_said_without_what_is_in_the_file(folder):
+    put(folder, "old", files.philips(ONE).replace(b">1.04<", b">0.99<"))
+    put(folder, "cut", files.mortara(ONE).replace(b'DATA="', b'DATA="*'))
+    put(folder, "part", files.philips(ONE).replace(b"documenttype>", b"other>"))
+    check(
+        folder,
+        {
+            "old": "a variant of Philips XML that is not read",
+            "cut": "damaged Mortara XML",
+            "part": "incomplete Philips XML",
         },
     )
 
