@@ -340,6 +340,10 @@ def test_nothing_that_is_written_holds_a_name_an_id_or_a_birth_date(folder, caps
         )
     whole = files.muse(ONE)
     put(folder, f"cut {SECRETS[0]}", whole[: len(whole) // 2])
+    # Errors of the libraries may hold what they could not read.
+    put(folder, "odd number", files.edf(ONE).replace(b"-163840.0"[:8], b"Zwetschg", 1))
+    (folder / "A2.hea").write_text(f"A2 12 {SECRETS[0]} 5000\n{SECRETS[1]} 16 x\n")
+    (folder / "A2.mat").write_bytes(b"x")
     put(folder, "odd unit", whole.replace(b"MICROVOLTS", SECRETS[0].encode()))
     files.challenge(folder, "A1", other(12), [f"#Age: {SECRETS[0]}", f"#Name: {SECRETS[1]}"])
     (folder / "subjects.csv").write_text(
@@ -353,7 +357,7 @@ def test_nothing_that_is_written_holds_a_name_an_id_or_a_birth_date(folder, caps
     assert len(written) > 10
     for file in written:
         content = file.read_bytes().lower()
-        for secret in SECRETS:
+        for secret in (*SECRETS, "Zwetschg"):
             for encoded in (
                 secret.encode(),
                 secret.encode("utf-16-le"),
