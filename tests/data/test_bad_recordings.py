@@ -232,12 +232,15 @@ def test_xml_may_be_in_any_encoding_even_another_than_it_says(folder):
         written = text.replace('encoding="UTF-8"', f'encoding="{encoding}"')
         written = written.replace("10:35:20", f"11:35:2{number}").replace("ACC-99", f"B{number}")
         put(folder, f"{number}", written.encode(encoding))
+    text16 = files.philips(other(5)).decode().replace("UTF-8", "UTF-16")
+    put(folder, "philips", text16.encode("utf-16"))
     put(folder, "lies", text.replace("10:35:20", "12:00:00").encode("latin-1"))
     put(folder, "bom", b"\xef\xbb\xbf" + files.aecg(other(2)))
     put(folder, "prefix", files.aecg(other(3), prefix="v3"))
     cohort = found(folder).cohort
     left = [one for one in cohort.excluded["reason"] if one != "copy of another recording"]
     assert left == []
+    assert set(cohort.subjects["format"]) == {"MFER", "GE MUSE XML", "Philips XML", "HL7 aECG"}
 
 
 def test_xml_that_is_too_deep_large_or_rich_is_refused_quickly(folder):
