@@ -25,7 +25,15 @@ from data.leads import derive_leads, expansion_matrix
 from data.readers.calibration import without_calibration
 from data.readers.formats import parser
 from data.readers.person import Person, person
-from data.strips import BeatError, Strip, check_limb_leads, check_swing, plain_unit, resample
+from data.strips import (
+    MIN_SECONDS,
+    BeatError,
+    Strip,
+    check_limb_leads,
+    check_swing,
+    plain_unit,
+    resample,
+)
 
 if TYPE_CHECKING:
     from ecgdatakit.models import ECGRecord, Lead
@@ -37,12 +45,20 @@ MIN_LIKENESS = 0.9  # correlation of the recorder's own beat with ours
 QRS = slice(QRS_SAMPLE - 40, QRS_SAMPLE + 40)
 DEFLATED = b"1.2.840.10008.1.2.1.99"  # a transfer syntax of DICOM
 
+SEVERAL = "holds several recordings"
 # Warnings of ecgdatakit that are no mere remarks, and the reason they become.
 _GRAVE = {
-    r"rhythm series found|Additional rhythm|additional multiplex group": "holds several recordings",
+    r"rhythm series found|sets in the rhythm series|Additional rhythm": SEVERAL,
     r"CRC32 mismatch|CRC mismatch in: .*Section [56]\b": "samples contradict their checksum",
     r"truncated|only \d+ are complete|May be truncated": "truncated",
     r"samples left uncalibrated": "no scale of the samples",
+}
+
+# Errors of ecgdatakit, by name: it is imported when the first such file comes.
+_REFUSALS = {
+    "CorruptedFileError": "damaged {}",
+    "MissingElementError": "incomplete {}",
+    "UnsupportedFormatError": "a variant of {} that is not read",
 }
 
 
@@ -77,13 +93,29 @@ def read_export(file: Path, kind: str) -> Export:
                 raise BeatError("DICOM compressed as a whole (deflated): unpack it")
     with warnings.catch_warnings(record=True) as remarks:
         warnings.simplefilter("always")
-        record = parser(kind)().parse(file)
+        try:
+            record = parser(kind)().parse(file)
+        except Exception as error:
+            # Not the message: it may hold what is in the file.
+            reason = _REFUSALS.get(type(error).__name__)
+            if reason is None:
+                raise
+            raise BeatError(reason.format(kind)) from error
     for remark in remarks:
         for pattern, reason in _GRAVE.items():
             if re.search(pattern, str(remark.message)):
                 raise BeatError(reason)
     if kind == "SCP-ECG":
         _refuse_trailing(file)
+    # DICOM may have the median beat, or one lead for the rhythm, in a group of its own.
+    whole = [
+        group
+        for group in record.raw_metadata.get("multiplex_groups", [])
+        if group["channels"] >= len(INDEPENDENT_LEADS)
+        and group["samples"] >= MIN_SECONDS * group["sampling_frequency"]
+    ]
+    if len(whole) > 1:
+        raise BeatError(SEVERAL)
     if not record.leads:
         raise BeatError("no rhythm strip")
     exact = _exact_rate(record)
@@ -95,7 +127,7 @@ def _refuse_trailing(file: Path) -> None:
     """SCP-ECG says how long it is; what follows, ecgdatakit does not look at."""
     content = file.read_bytes()
     if content[int.from_bytes(content[2:6], "little") :].strip(b"\0"):
-        raise BeatError("holds several recordings")
+        raise BeatError(SEVERAL)
 
 
 def _exact_rate(record: ECGRecord) -> float | None:

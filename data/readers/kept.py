@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import groupby
+from itertools import groupby, islice
 from pathlib import Path
 from typing import NamedTuple
 from zipfile import BadZipFile
@@ -25,6 +25,7 @@ from data.rows import Rows, stored
 INDEX = "recordings.npz"
 QUALITY = ("beats_used", "beats_found", "beat_correlation", "beat_noise_uv", "heart_rate")
 UNREADABLE = "unreadable"
+LATEST = 4  # folders in which is looked: what they hold is kept in memory, but for the ECGs
 
 
 class Outcome(NamedTuple):
@@ -120,10 +121,11 @@ class Kept:
 
 
 def finished_parts(cache: Path, slug: str, reader: str) -> list[Part]:
-    """Prepared folders of a reader, the oldest first."""
-    files = sorted(cache.glob(f"{slug}-*/{INDEX}"), key=lambda file: file.stat().st_mtime_ns)
-    complete = [file for file in files if (file.parent / "cohort.json").is_file()]
-    return [part for part in map(Part, complete) if part.reader == reader]
+    """The latest prepared folders of a reader, the oldest first."""
+    files = sorted(cache.glob(f"{slug}-*/{INDEX}"), key=lambda file: -file.stat().st_mtime_ns)
+    complete = (file for file in files if (file.parent / "cohort.json").is_file())
+    same = (part for part in map(Part, complete) if part.reader == reader)
+    return list(islice(same, LATEST))[::-1]
 
 
 def unfinished_parts(folder: Path) -> list[Part]:

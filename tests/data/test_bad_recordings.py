@@ -96,7 +96,7 @@ def test_two_recordings_in_one_file_are_none(folder):
     put(folder, "xml", files.philips(ONE) + files.philips(other(2)))
     put(folder, "aecg", files.aecg(ONE, series=2))
     put(folder, "muse", muse.replace(waveform, 2 * waveform))
-    put(folder, "dicom", files.dicom(ONE, median=False, groups=2))
+    put(folder, "dicom", files.dicom(ONE, groups=2))
     check(
         folder,
         {
@@ -105,6 +105,20 @@ def test_two_recordings_in_one_file_are_none(folder):
             "aecg": "holds several recordings",
             "muse": "holds several recordings",
             "dicom": "holds several recordings",
+        },
+    )
+
+
+def test_what_the_library_refuses_is_said_without_what_is_in_the_file(folder):
+    put(folder, "old", files.philips(ONE).replace(b">1.04<", b">0.99<"))
+    put(folder, "cut", files.mortara(ONE).replace(b'DATA="', b'DATA="*'))
+    put(folder, "part", files.philips(ONE).replace(b"documenttype>", b"other>"))
+    check(
+        folder,
+        {
+            "old": "a variant of Philips XML that is not read",
+            "cut": "damaged Mortara XML",
+            "part": "incomplete Philips XML",
         },
     )
 
@@ -218,12 +232,15 @@ def test_xml_may_be_in_any_encoding_even_another_than_it_says(folder):
         written = text.replace('encoding="UTF-8"', f'encoding="{encoding}"')
         written = written.replace("10:35:20", f"11:35:2{number}").replace("ACC-99", f"B{number}")
         put(folder, f"{number}", written.encode(encoding))
+    text16 = files.philips(other(5)).decode().replace("UTF-8", "UTF-16")
+    put(folder, "philips", text16.encode("utf-16"))
     put(folder, "lies", text.replace("10:35:20", "12:00:00").encode("latin-1"))
     put(folder, "bom", b"\xef\xbb\xbf" + files.aecg(other(2)))
     put(folder, "prefix", files.aecg(other(3), prefix="v3"))
     cohort = found(folder).cohort
     left = [one for one in cohort.excluded["reason"] if one != "copy of another recording"]
     assert left == []
+    assert set(cohort.subjects["format"]) == {"MFER", "GE MUSE XML", "Philips XML", "HL7 aECG"}
 
 
 def test_xml_that_is_too_deep_large_or_rich_is_refused_quickly(folder):

@@ -1,5 +1,6 @@
 """A folder of recordings of any formats: beats, persons, table, privacy."""
 
+import base64
 import re
 from dataclasses import replace
 from datetime import datetime
@@ -340,6 +341,10 @@ def test_nothing_that_is_written_holds_a_name_an_id_or_a_birth_date(folder, caps
         )
     whole = files.muse(ONE)
     put(folder, f"cut {SECRETS[0]}", whole[: len(whole) // 2])
+    # Errors of the libraries may hold what they could not read.
+    put(folder, "odd number", files.edf(ONE).replace(b"-163840.0"[:8], b"Zwetschg", 1))
+    (folder / "A2.hea").write_text(f"A2 12 {SECRETS[0]} 5000\n{SECRETS[1]} 16 x\n")
+    (folder / "A2.mat").write_bytes(b"x")
     put(folder, "odd unit", whole.replace(b"MICROVOLTS", SECRETS[0].encode()))
     files.challenge(folder, "A1", other(12), [f"#Age: {SECRETS[0]}", f"#Name: {SECRETS[1]}"])
     (folder / "subjects.csv").write_text(
@@ -353,7 +358,7 @@ def test_nothing_that_is_written_holds_a_name_an_id_or_a_birth_date(folder, caps
     assert len(written) > 10
     for file in written:
         content = file.read_bytes().lower()
-        for secret in SECRETS:
+        for secret in (*SECRETS, "Zwetschg"):
             for encoded in (
                 secret.encode(),
                 secret.encode("utf-16-le"),
@@ -417,7 +422,38 @@ def test_workers_read_what_one_process_reads(folder):
     pd.testing.assert_frame_equal(alone.subjects, together.subjects)
 
 
-@pytest.mark.skipif(not REAL.is_dir(), reason="the example files are not beside the checkout")
+real = pytest.mark.skipif(not REAL.is_dir(), reason="the example files are not beside the checkout")
+
+
+@real
+def test_the_samples_of_a_real_dicom_file_are_those_of_pydicom():
+    from pydicom import dcmread
+
+    file = REAL / "waveform_ecg.dcm"
+    found, read = read_export(file, "DICOM"), dcmread(file)
+    for number, strip in ((0, found.strip), (1, found.stored)):
+        expected = read.waveform_array(number).T / 1000  # its units are uV
+        np.testing.assert_allclose(strip.ecg, expected, rtol=0, atol=1e-6)
+        assert strip.leads == LEADS
+
+
+@real
+def test_the_samples_of_a_real_muse_file_are_those_that_stand_there():
+    file = REAL / "muse_resting.xml"
+    found = read_export(file, "GE MUSE XML")
+    text = file.read_text("utf-8", errors="replace")
+    [_, stored, strip] = text.split("<WaveformType>")
+    for section, one in ((stored, found.stored), (strip, found.strip)):
+        for lead, row in zip(one.leads, one.ecg, strict=True):
+            part = section[section.index(f"<LeadID>{lead}</LeadID>") :]
+            data = re.search("<WaveFormData>(.*?)</WaveFormData>", part, re.DOTALL)
+            part = section[: section.index(f"<LeadID>{lead}</LeadID>")]
+            scale = float(re.findall("<LeadAmplitudeUnitsPerBit>(.*?)<", part)[-1])
+            expected = np.frombuffer(base64.b64decode(data[1]), "<i2") * scale
+            np.testing.assert_allclose(row, expected / 1000, rtol=0, atol=1e-9)
+
+
+@real
 def test_real_exports_of_three_makers_are_read(tmp_path):
     cohort = load_recordings(REAL, tmp_path, workers=1)
     made = dict(zip(column(cohort, "format"), column(cohort, "heart_rate"), strict=True))
