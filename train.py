@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import shutil
 import sys
 from collections.abc import Sequence
@@ -18,6 +17,7 @@ from data.ownership import owned
 from data.tasks import kind_of
 from training.command_line import explained, fail, read_settings
 from training.provenance import Clock
+from training.quiet import import_keras
 from training.run_folder import RUNS, open_run, record, write_text
 
 
@@ -47,6 +47,7 @@ def _train(config: Config, overwrite: bool) -> Path:
     folder = open_run(config, overwrite)
 
     with clock.phase("start"):  # here, so that --help and a wrong argument need no TensorFlow
+        import_keras()
         import keras
 
         from evaluation import evaluate
@@ -129,7 +130,6 @@ def parse(arguments: Sequence[str]) -> tuple[Config, bool]:
 
 def main(arguments: Sequence[str]) -> None:
     """The command line."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow's start-up notes
     config, overwrite = parse(arguments)
     with explained(
         "train.py", "interrupted. The same command goes on after the last finished epoch."

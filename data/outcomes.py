@@ -190,8 +190,8 @@ def read_table(file: Path, columns: Sequence[str], expected: str, **options) -> 
 def read_csv(file: Path, **options) -> pd.DataFrame:
     """Reads a comma-separated table that anybody may have written, most likely a spreadsheet.
 
-    Byte-order mark, line ends of any system, quotes, and spaces after commas do not matter. Spaces
-    around the names of columns are taken away, and this is said.
+    Byte-order mark, line ends of any system, quotes, and spaces around what stands between commas
+    do not matter. Spaces around the names of columns are taken away, and this is said.
 
     Args:
         file: the table.
@@ -226,6 +226,10 @@ def read_csv(file: Path, **options) -> pd.DataFrame:
             f"The column {names[names.duplicated()].iloc[0]!r} is there twice in {file}. Rename "
             "one of them."
         )
+    for name in table.columns:
+        if pd.api.types.infer_dtype(table[name], skipna=True) == "string":
+            text = table[name].str.strip()
+            table[name] = text.where(text != "")
     for name, bare in spaced.items():
         print(f"{file}: the column {name!r} is taken as {bare!r}.")
     for name in table.columns.intersection([*KEYS, "exam_id", "eid"]):

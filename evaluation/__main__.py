@@ -11,13 +11,15 @@ RUN/external/. A model folder without config.json is judged on the test split of
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import tyro
+
+if __name__ == "__main__" and not __package__:  # as a file, python FOLDER/evaluation/...
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from config import DataConfig, EvaluationConfig
 from evaluation.again import judge_again, read_config
@@ -67,7 +69,6 @@ def parse(arguments: Sequence[str]) -> tuple:
 
 def main(arguments: Sequence[str]) -> None:
     """The command line."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow's start-up notes
     with explained(PROGRAM, "interrupted. Earlier results are as they were."):
         folder = judge_again(*parse(arguments))
         print(f"Results: {folder / 'report.html'}")

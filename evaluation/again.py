@@ -33,6 +33,7 @@ from data.tasks import kind_of
 from evaluation.external import external_split, fitting
 from evaluation.report.page import EXPLORER, write_results
 from training.provenance import fingerprint
+from training.quiet import import_keras
 from training.run_folder import (
     RUNS,
     TRAINED,
@@ -95,6 +96,7 @@ def _judge_run(
     out: Path,
     own_path: Path | None,
 ) -> Path:
+    import_keras()
     import keras  # here, so that --help and a wrong argument need no TensorFlow
 
     from training.setup import counts

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -23,12 +22,16 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+if __name__ == "__main__" and not __package__:  # as a file, python FOLDER/evaluation/...
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
 from data.cohort import CohortError
 from data.conditions import Condition, ConditionError, ConditionSchema
 from data.export import ExportError, write_csv, write_npz, write_wfdb
 from data.outcomes import read_csv
 from data.ownership import owned
 from training.command_line import explained, fail
+from training.quiet import import_keras
 from training.run_folder import find_run
 
 PROGRAM = "python -m evaluation.generate"
@@ -71,6 +74,7 @@ def generate_files(
     Warns:
         UserWarning: a value lies outside the plausible range of its condition.
     """
+    import_keras()
     from vae import VAE
 
     if format not in FORMATS:
@@ -331,7 +335,6 @@ def read_table(
 
 def main(arguments: Sequence[str]) -> None:
     """The command line."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow's start-up notes
     stopped = f"interrupted. What {TABLE} lists is written; --overwrite starts again."
     with explained(PROGRAM, stopped), warnings.catch_warnings():
         warnings.simplefilter("always", UserWarning)

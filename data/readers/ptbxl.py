@@ -7,6 +7,7 @@ unpacked from https://physionet.org/content/ptb-xl/.
 from __future__ import annotations
 
 import ast
+import re
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 
@@ -19,7 +20,7 @@ from data.cohort import Cohort, CohortError
 from data.outcomes import numbers, read_table
 from data.readers.person import HEIGHT_CM, WEIGHT_KG
 from data.readers.prepare import Check, prepare
-from data.readers.wfdb16 import Signals, as_written, read_format_16
+from data.readers.wfdb16 import Signals, as_written, check_rate, read_format_16
 from data.strips import plain_unit
 
 COLUMNS = (
@@ -112,12 +113,14 @@ class WfdbReader:
         """Reads one record.
 
         Args:
-            name: path of the record below `root`, without extension.
+            name: path of the record below `root`, with or without extension; backslashes divide it
+                as slashes do.
 
         Raises:
-            BeatError: the name leads out of the folder, the unit is unknown, or the samples
-                contradict their checksum.
+            BeatError: the name leads out of the folder, the unit is unknown, the header gives no
+                sampling rate, or the samples contradict their checksum.
         """
+        name = re.sub(r"\.(hea|dat)$", "", name.strip().replace("\\", "/"))
         if PurePath(name).is_absolute() or ".." in PurePath(name).parts or "://" in name:
             raise BeatError("file name leads out of the data folder")
         path = Path(self.root) / name
@@ -133,6 +136,7 @@ class WfdbReader:
 def _read_any_format(path: Path) -> Signals:
     import wfdb  # here: every worker would import it, and few records need it
 
+    check_rate(path)
     record = wfdb.rdrecord(str(path), return_res=32)
     units, names = as_written(path, record.units, record.sig_name)
     return Signals(record.p_signal.T, record.fs, units, names)

@@ -141,6 +141,17 @@ def as_written(
     return units, names
 
 
+def check_rate(record: str | Path) -> None:
+    """Refuses a header without a sampling rate: the format means 250 Hz by it, the writer may not.
+
+    Raises:
+        BeatError: it gives none.
+    """
+    first = (_header_lines(record) or [""])[0].split()
+    if len(first) == 2:
+        raise BeatError("the header gives no sampling rate")
+
+
 def _header_lines(record: str | Path) -> list[str]:
     """The lines of a header but for comments, each in UTF-8 or, where it is none, Latin-1.
 

@@ -11,8 +11,10 @@ from data import Cohort, CohortError, load_cohort
 from data.conditions import Condition, ConditionError, ConditionSchema
 from data.look_alikes import look_alike
 from data.outcomes import join_outcomes, read_csv, with_outcomes
+from data.readers.arrays import load_arrays
 from data.readers.ukbiobank import load_ukbiobank
 from data.synthetic import simulate
+from evaluation.generate import read_table
 
 COHORT = simulate(30, seed=0)
 SCHEMA = ConditionSchema(
@@ -58,9 +60,7 @@ def test_another_cohort_with_a_look_alike_is_not_judged_as_unknown(name):
     from evaluation.external import fitting  # here: it is slow to import
 
     leads, shape = COHORT.leads, COHORT.ecg.shape[1:]
-    model = SimpleNamespace(
-        leads=leads, settings={"sampling_rate": 500.0}, ecg_shape=shape, schema=SCHEMA
-    )
+    model = SimpleNamespace(leads=leads, timing=COHORT.timing, ecg_shape=shape, schema=SCHEMA)
     other = Cohort(COHORT.ecg, COHORT.subjects.rename(columns={"sex": name}))
     with pytest.raises(ConditionError, match="Expected a column 'sex'"):
         fitting(model, other)
@@ -102,7 +102,7 @@ def test_spaces_around_the_names_of_a_file_are_taken_away_and_this_is_said(tmp_p
     file.write_text('subject_id ," patient_id ",sex ,note\n007,1.0,female,x \n', "utf-8-sig")
     table = read_csv(file, dtype={"subject_id": str, "patient_id": str})
     assert table.to_dict("records") == [
-        {"subject_id": "007", "patient_id": "1.0", "sex": "female", "note": "x "}
+        {"subject_id": "007", "patient_id": "1.0", "sex": "female", "note": "x"}
     ]
     said = capsys.readouterr().out.splitlines()
     assert len(said) == 3
@@ -113,3 +113,16 @@ def test_spaces_around_the_names_of_a_file_are_taken_away_and_this_is_said(tmp_p
     file.write_text("age,sex\n1,2\n")
     read_csv(file)
     assert capsys.readouterr().out == ""
+
+
+def test_spaces_around_values_make_no_other_value(tmp_path):
+    np.save(tmp_path / "ecg.npy", COHORT.ecg[:3])
+    text = "subject_id , sex,age\na , female ,50 \n b,male , 60\nc,  ,70\n"
+    (tmp_path / "subjects.csv").write_text(text)
+    subjects = load_arrays(tmp_path).subjects
+    assert subjects["subject_id"].tolist() == ["a", "b", "c"]
+    assert subjects["sex"].tolist()[:2] == ["female", "male"]
+    assert subjects["sex"].isna().tolist() == [False, False, True]
+    assert subjects["age"].tolist() == [50, 60, 70]
+    given = read_table(tmp_path / "subjects.csv", SCHEMA, {})
+    np.testing.assert_array_equal(SCHEMA.encode(given), SCHEMA.encode(subjects))

@@ -116,6 +116,26 @@ def test_record_names_that_lead_out_of_the_folder_are_refused(folder, name):
     assert list(cohort.excluded["reason"]) == ["file name leads out of the data folder"]
 
 
+@pytest.mark.parametrize(
+    "name", ["records500\\00002_hr", "records500/00002_hr.hea", " records500/00002_hr.dat "]
+)
+def test_record_names_of_other_systems_and_with_extensions_are_read(folder, name):
+    write_ptbxl(folder, 3)
+    read = WfdbReader(str(folder))
+    np.testing.assert_array_equal(read(name).ecg, read("records500/00002_hr").ecg)
+    with pytest.raises(BeatError, match="leads out"):
+        read("..\\" + name.strip())
+
+
+def test_a_header_without_a_rate_is_refused_not_taken_for_250_hz(folder):
+    write_ptbxl(folder, 2)
+    header = folder / "records500" / "00001_hr.hea"
+    first, rest = header.read_text().split("\n", 1)
+    header.write_text(" ".join(first.split()[:2]) + "\n" + rest)
+    cohort = load(folder)
+    assert list(cohort.excluded["reason"]) == ["the header gives no sampling rate"]
+
+
 def test_a_header_cannot_name_a_signal_file_outside_its_folder(folder):
     write_ptbxl(folder, 2)
     header = folder / "records500" / "00001_hr.hea"
