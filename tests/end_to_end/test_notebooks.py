@@ -19,8 +19,9 @@ from PIL import Image
 
 from tests.places import ROOT, code_files
 
-NOTEBOOKS = ("explore", "risk")
+NOTEBOOKS = ("explore", "risk", "bring_your_own_data")
 RUN = "prediction_quick"  # what `risk` trains
+PAGES = (".html", ".js", ".css")
 LARGEST = 400_000  # bytes of a notebook
 METADATA = {
     "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
@@ -52,6 +53,7 @@ def train(config):
         mock.patch.object(VAE, "compile", compile_eagerly),
         mock.patch("evaluation.judge._generator_metrics", return_value={}),
         mock.patch("evaluation.judge.draw", return_value={}),
+        mock.patch("evaluation.explorer.page.write_explorer"),
     ):
         return _train(replace(config, training=training, evaluation=evaluation))
 """
@@ -66,7 +68,8 @@ def execute(name, folder, start=".", added="", until=""):
     it is. `start` is the working directory within the copy; `added` ends the copy of train.py;
     the last cell to be run is the first that holds `until`, if that is given."""
     code = Path(folder) / "code"
-    resources = [*ROOT.glob("evaluation/report/*.html"), *ROOT.glob("trained/*/*")]
+    pages = [path for path in ROOT.glob("evaluation/*/*") if path.suffix in PAGES]
+    resources = [*pages, *ROOT.glob("trained/*/*")]
     for source in [*code_files(), *resources]:
         target = code / source.relative_to(ROOT)
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -128,7 +131,7 @@ def committed(request):
 def fresh(tmp_path_factory):
     """Notebooks run where nothing is trained yet, one from either working directory."""
     folder = tmp_path_factory.mktemp("notebooks")
-    starts = {"explore": "notebooks", "risk": "."}
+    starts = dict.fromkeys(NOTEBOOKS, ".") | {"explore": "notebooks"}
     return folder, {name: execute(name, folder / name, starts[name], LESS) for name in NOTEBOOKS}
 
 
