@@ -57,7 +57,7 @@ function showFeatures(model, found, values, pinned) {
       const range = middleRange(model, feature, values);
       const turn = pinned ? value - pinned.features[name] : NaN;
       return element("td", { title: rangeInWords(feature, range) }, [
-        inUnit(value, "mV").replace(" mV", ""),
+        Number.isFinite(value) ? inUnit(value, "mV").replace(" mV", "") : "–",
         flag(outside(feature, value, range)),
         ...(Number.isFinite(turn)
           ? [element("small", {}, [` ${inUnit(turn, "mV", true).replace(" mV", "")}`])]
