@@ -45,7 +45,7 @@ function inUnit(value, unit, signed = false) {
   return `${number.replace("-", "−")}${SIGNS[unit] ?? ` ${unit}`}`;
 }
 
-/** Fills the tables of features. `pinned` is {features, values} or null. */
+/** Fills the tables of features. `pinned` has `features`, or is null. */
 function showFeatures(model, found, values, pinned) {
   const rows = model.whole.map((name) => featureRow(model, name, found, values, pinned));
   document.querySelector("#features tbody").replaceChildren(...rows);
