@@ -56,6 +56,7 @@ def disturb(network, size):
 def cox():
     model = configured(VAEPrediction, task="cox", head_inputs="latent_and_conditions")
     disturb(model.head, 0.3)
+    model.fit_prior(COHORT.ecg, COHORT.subjects)
     time = np.random.default_rng(0).uniform(0, 12, 300)
     return model.fit_baseline(COHORT.ecg, COHORT.subjects, time, COHORT.subjects["age"] > 60)
 
