@@ -35,6 +35,7 @@ function sliderOf(model, condition, change, play) {
       : `what training subjects mostly were (about ${range})`;
   band.title = middle;
   const unknown = element("input", { type: "checkbox", id: `${id}-unknown` });
+  unknown.setAttribute("aria-label", `${condition.title} unknown`);
   const start = element("button", { type: "button", class: "play" });
   start.setAttribute("aria-label", `Play ${condition.title}`);
   start.textContent = "▶";

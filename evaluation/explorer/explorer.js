@@ -13,6 +13,7 @@ class Explorer {
     this.state = fromLink(model, window.location.hash.slice(1));
     this.paper = new Paper(find("#paper"), model, (lead) => this.change({ lead }));
     this.playing = null;
+    this.memory = {};
     this.lead = this.state.lead;
     const setValue = (name, value) => {
       this.stop();
@@ -90,11 +91,15 @@ class Explorer {
   refresh() {
     const { model, state } = this;
     const now = ecgOf(model, state);
-    const pinned = state.pin && ecgOf(model, state.pin);
+    const standard = Object.keys(model.features).length > 0;
+    const pinned = this.remembered("pin", state.pin, () => {
+      const shown = state.pin && ecgOf(model, state.pin);
+      const features = shown && standard ? measure(shown.ecg, model) : null;
+      return shown && { ...shown, features };
+    });
     const fan = model.conditions.find(({ name }) => name === state.fan);
     const fanned = fan ? this.fanned(fan) : [];
     this.shown = { now, pinned };
-    const standard = Object.keys(model.features).length > 0;
     const found = standard ? measure(now.ecg, model) : null;
     const traces = [
       ...(pinned ? [{ ecg: pinned.ecg, color: PINNED, width: 2.2 }] : []),
@@ -108,10 +113,7 @@ class Explorer {
     this.showControls();
     this.keepFocus();
     this.showCaption(fan, fanned);
-    if (standard) {
-      const before = pinned && { features: measure(pinned.ecg, model), values: state.pin.values };
-      showFeatures(model, found, state.values, before);
-    }
+    if (standard) showFeatures(model, found, state.values, pinned);
     if (model.head) showRisk(model, now, pinned);
     clearTimeout(this.later);
     this.later = setTimeout(() => this.settle(found), QUIET);
@@ -119,16 +121,24 @@ class Explorer {
 
   /** The same person at other values of one condition. */
   fanned(condition) {
-    const values = sweepValues(condition);
-    return values.map((value, n) => ({
-      ecg: ecgOf(this.model, {
-        ...this.state,
-        values: { ...this.state.values, [condition.name]: value },
-      }).ecg,
-      color: FAN[Math.round((n * (FAN.length - 1)) / Math.max(values.length - 1, 1))],
-      width: 1.4,
-      value,
-    }));
+    const { person, shifts, values: now } = this.state;
+    const same = { person, shifts, values: { ...now, [condition.name]: null } };
+    return this.remembered("fan", [condition.name, same], () => {
+      const values = sweepValues(condition);
+      return values.map((value, n) => ({
+        ecg: ecgOf(this.model, { ...same, values: { ...now, [condition.name]: value } }).ecg,
+        color: FAN[Math.round((n * (FAN.length - 1)) / Math.max(values.length - 1, 1))],
+        width: 1.4,
+        value,
+      }));
+    });
+  }
+
+  /** What `make` gave for this key, as long as the key is the same. */
+  remembered(name, key, make) {
+    const text = JSON.stringify(key);
+    if (this.memory[name]?.text !== text) this.memory[name] = { text, value: make() };
+    return this.memory[name].value;
   }
 
   showControls() {

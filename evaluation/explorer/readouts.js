@@ -45,7 +45,7 @@ function inUnit(value, unit, signed = false) {
   return `${number.replace("-", "−")}${SIGNS[unit] ?? ` ${unit}`}`;
 }
 
-/** Fills the tables of features. `pinned` is {features, values} or null. */
+/** Fills the tables of features. `pinned` has `features`, or is null. */
 function showFeatures(model, found, values, pinned) {
   const rows = model.whole.map((name) => featureRow(model, name, found, values, pinned));
   document.querySelector("#features tbody").replaceChildren(...rows);
@@ -57,7 +57,7 @@ function showFeatures(model, found, values, pinned) {
       const range = middleRange(model, feature, values);
       const turn = pinned ? value - pinned.features[name] : NaN;
       return element("td", { title: rangeInWords(feature, range) }, [
-        inUnit(value, "mV").replace(" mV", ""),
+        Number.isFinite(value) ? inUnit(value, "mV").replace(" mV", "") : "–",
         flag(outside(feature, value, range)),
         ...(Number.isFinite(turn)
           ? [element("small", {}, [` ${inUnit(turn, "mV", true).replace(" mV", "")}`])]

@@ -5,6 +5,7 @@ import json
 import re
 import shutil
 from dataclasses import replace
+from operator import itemgetter
 from pathlib import Path
 
 import keras
@@ -19,9 +20,10 @@ from data.conditions import Condition, ConditionSchema
 from data.synthetic import simulate
 from evaluation import explore
 from evaluation.explorer.network import ExplorerError, Numbers, operations
-from evaluation.explorer.page import write_explorer
+from evaluation.explorer.page import description, write_explorer
 from evaluation.explorer.reference import (
     MIDDLE,
+    SHOWN,
     design,
     features_of,
     of_model,
@@ -29,11 +31,14 @@ from evaluation.explorer.reference import (
     quantile_regression,
     ranges,
 )
+from evaluation.measures.names import feature_title
+from evaluation.measures.slopes import robust_sd
 from training.provenance import fingerprint
 from training.run_folder import RunError
 from vae import VAE
 from vae_prediction import VAEPrediction
 
+INDEX = itemgetter("index")
 COHORT = simulate(300, 0)
 COHORT.subjects = COHORT.subjects.assign(side=np.resize(["low", "mid", "high"], 300))
 CONDITIONS = [
@@ -169,6 +174,33 @@ def test_generated_subjects_are_those_of_the_scaling():
     assert reference.subjects["age"].between(0, 120).all()
     assert set(reference.subjects["sex"]) == {"male", "female"}
     assert reference.ecg.shape == (150, 12, 400)
+
+
+def test_latents_are_ordered_and_called_by_what_they_move():
+    model = small()
+    model.fit_prior(COHORT.ecg, COHORT.subjects)
+    described = description(model, Numbers(), of_training(COHORT))
+    part = COHORT.take(np.unique(np.linspace(0, 299, 150).astype(int)))
+    mean, log_var = model.encode(part.ecg, part.subjects)
+    kl = ((mean**2 + np.exp(log_var) - 1 - log_var) / 2).mean(axis=0)
+    u = model.prior.mixture.sample(4000, 0)
+    subject = {one["name"]: one["typical"] for one in described["conditions"]}
+    encoded = model.schema.encode(subject, 2)
+    for one in described["latent"]:
+        z = one["index"]
+        assert one["kl"] == pytest.approx(kl[z], rel=1e-4)
+        assert one["centre"] == pytest.approx(u[:, z].mean(), abs=0.1)
+        assert one["spread"] == pytest.approx(u[:, z].std(), rel=0.1)
+        ends = np.array([[each["centre"] for each in sorted(described["latent"], key=INDEX)]] * 2)
+        ends[:, z] += [-0.5 * one["spread"], 0.5 * one["spread"]]
+        ecg = model.decode(model.prior.place(ends, encoded), encoded)
+        change = features_of(model, ecg).diff().iloc[1]
+        named = one["moves"].split(", ")[0]
+        [feature] = [name for name in SHOWN if feature_title(name) == named[:-2]]
+        assert np.sign(change[feature]) == {"↑": 1, "↓": -1}[named[-1]]
+        spread = robust_sd(features_of(model, part.ecg)[list(SHOWN)])
+        largest = (change[list(SHOWN)] / spread).abs().drop(index="t_axis").drop(index="qrs_axis")
+        assert largest[feature] > 0.99 * largest.max() or feature.endswith("axis")
 
 
 def test_a_layer_that_the_page_does_not_know_is_named():

@@ -19,7 +19,7 @@ from data.leads import LEADS
 from data.synthetic import simulate
 from evaluation.explorer.network import Numbers
 from evaluation.explorer.page import HERE, SCRIPTS, description, scripts, write_explorer
-from evaluation.explorer.reference import of_training
+from evaluation.explorer.reference import design, of_training
 from evaluation.measures.features import measure
 from model.cox import survival_function
 from model.published import PUBLISHED
@@ -56,6 +56,7 @@ def disturb(network, size):
 def cox():
     model = configured(VAEPrediction, task="cox", head_inputs="latent_and_conditions")
     disturb(model.head, 0.3)
+    model.fit_prior(COHORT.ecg, COHORT.subjects)
     time = np.random.default_rng(0).uniform(0, 12, 300)
     return model.fit_baseline(COHORT.ecg, COHORT.subjects, time, COHORT.subjects["age"] > 60)
 
@@ -138,6 +139,8 @@ def tried(tmp_path_factory, patch):
                     output,
                     survival: model.head ? survivalCurve(model, output) : null,
                     placed: [...latentAt(model, encoded, z)],
+                    ranges: Object.values(model.features).map((feature) =>
+                        middleRange(model, feature, rows[row])),
                 };
             });
         });"""
@@ -200,6 +203,18 @@ def test_the_page_places_a_person_where_the_prior_does(tried, name):
     expected = one.model.prior.place(one.z, encoded_by(one.model, one.table))
     found = np.array([result["placed"] for result in one.results])
     assert found == pytest.approx(expected, abs=1e-5)
+
+
+@needs_chromium
+@pytest.mark.parametrize("name", ["default", "shipped"])
+def test_the_page_has_the_ranges_of_the_regression(tried, name):
+    one = tried[name]
+    x = design(one.model.schema, one.table)
+    features = one.described["features"].values()
+    assert all(feature["low"] for feature in features)
+    ends = [[x @ feature[end] for end in ("low", "high")] for feature in features]
+    found = [result["ranges"] for result in one.results]
+    assert np.array(found) == pytest.approx(np.moveaxis(np.array(ends), 2, 0))
 
 
 # --- what a visitor does --------------------------------------------------------------------------
