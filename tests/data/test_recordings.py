@@ -105,6 +105,18 @@ def test_records_of_the_challenge_give_beat_age_sex_and_diagnoses(folder):
     assert pd.isna(column(cohort, "recorded")).all()  # the date is that of the header's making
 
 
+def test_records_of_the_challenge_may_be_matlab_5_files(folder):
+    from scipy.io import savemat
+
+    files.challenge(folder, "A0001", ONE)
+    expected = load(folder)
+    savemat(folder / "A0001.mat", {"val": ONE.digital}, do_compression=True)
+    np.testing.assert_allclose(load(folder).ecg, expected.ecg, rtol=0, atol=1e-4)
+    savemat(folder / "A0001.mat", {"val": ONE.digital[:, :-1]})
+    with pytest.raises(CohortError, match="another number of leads or samples than the header"):
+        load(folder)
+
+
 def test_all_formats_lie_in_one_folder_under_any_names(folder):
     for number, write in enumerate(FORMATS.values()):
         put(folder, f"{number % 3}/{number}.{'dcm' if number % 2 else 'xml'}", write(other(number)))
