@@ -17,6 +17,16 @@ from typing import Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 from data.conditions import Condition
 from data.tasks import TASKS, kind_of
 
+# Findings of echocardiography as EchoNext has them.
+ECHO_FLAGS = (
+    *("lvef_lte_45", "lvwt_gte_13", "pasp_gte_45", "tr_max_gte_32"),
+    *("aortic_stenosis_moderate_or_greater", "aortic_regurgitation_moderate_or_greater"),
+    *("mitral_regurgitation_moderate_or_greater", "tricuspid_regurgitation_moderate_or_greater"),
+    "pulmonary_regurgitation_moderate_or_greater",
+    "rv_systolic_dysfunction_moderate_or_greater",
+    "pericardial_effusion_moderate_large",
+)
+
 # What a condition named in `data.conditions` is. To condition on another column of your table, add
 # a line here, and its name to `data.conditions`.
 CONDITIONS = {
@@ -28,6 +38,7 @@ CONDITIONS = {
         Condition("lvef", "continuous", "%", 5, 90),
         Condition("lv_mass", "continuous", "g", 20, 500),
         Condition("lvedv", "continuous", "mL", 30, 500),
+        *(Condition(name, "binary", categories=("no", "yes")) for name in ECHO_FLAGS),
         Condition("heart_angle_frontal", "continuous", "degrees", -180, 180),
         Condition("heart_angle_transverse", "continuous", "degrees", -180, 180),
     )
@@ -48,7 +59,7 @@ class DataConfig:
     source: Literal[
         (
             *("synthetic", "recordings", "ptbxl", "code15", "ukbiobank"),
-            *("challenge", "mimic", "sph", "arrays", "prepared"),
+            *("challenge", "mimic", "sph", "echonext", "arrays", "prepared"),
         )
     ] = "synthetic"
     """Reader: the simulated cohort, your recordings, a data set, arrays, or a prepared cohort."""
@@ -66,6 +77,8 @@ class DataConfig:
     """Which of several recordings of a patient are taken, of your recordings."""
     keep_ids: bool = False
     """Keep names of files and patients of your recordings, instead of keyed hashes."""
+    millivolts_per_unit: float = 0.0
+    """What one unit of EchoNext's standardised ECGs stands for, in mV; 0 is not known."""
     subjects: int = 6000
     """Size of the simulated cohort."""
     seed: int = 0
@@ -100,6 +113,8 @@ class DataConfig:
         _check(self.subjects >= 20, "data.subjects", "at least 20", self.subjects)
         _check(self.seed >= 0, "data.seed", "0 or more", self.seed)
         _check(self.workers >= 0, "data.workers", "0 or more", self.workers)
+        scale = self.millivolts_per_unit
+        _check(scale >= 0, "data.millivolts_per_unit", "above 0, or 0", scale)
         for name in self.conditions:
             _check(name in CONDITIONS, "data.conditions", f"among {list(CONDITIONS)}", name)
         unique = len(set(self.conditions)) == len(self.conditions)

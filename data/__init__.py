@@ -122,6 +122,11 @@ def _read(settings, first: Mapping[str, Check]) -> Cohort:
         from data.readers import archives
 
         return getattr(archives, f"load_{settings.source}")(path, cache, workers, **first)
+    if settings.source == "echonext":
+        from data.readers.echonext import load_echonext
+
+        scale = settings.millivolts_per_unit
+        return load_echonext(path, cache, workers, millivolts_per_unit=scale, **first)
     if settings.source == "arrays":
         from data.readers.arrays import load_arrays
 

@@ -79,7 +79,10 @@ class BadRows:
             self.mark(missing, f"no {column.name}", message)
         if twice.any():
             [received] = column.loc[[twice.idxmax()]].tolist()
-            message = f"{column.name} {received!r} stands twice in {self._table}."
+            again = int(column.duplicated().to_numpy().argmax())
+            message = (
+                f"{column.name} {received!r} stands twice in {self._table}, again in row {again}."
+            )
             self.mark(twice, f"{column.name} stands twice", message)
         odd = missing | twice
         if not odd.any():

@@ -16,13 +16,15 @@ from pathlib import Path
 
 import numpy as np
 
-from data.readers.exports import Export, checked_strip, standard_lead
+from data.readers.exports import MILLIVOLTS, Export, checked_strip, standard_lead
 from data.readers.person import Person, person
 from data.readers.ptbxl import WfdbReader
-from data.strips import BeatError
+from data.readers.wfdb16 import as_written
+from data.strips import BeatError, Strip, plain_unit
 
 _COMMENT = re.compile(r"#\s*(age|sex|dx)\s*:\s*(.*)", re.IGNORECASE)
 _STARTED = re.compile(r"(\d\d?:\d\d:\d\d)(?:\.\d+)?\s+(\d\d?/\d\d?/\d{4})")
+_MATLAB5 = b"MATLAB 5.0"
 _SAMPLES_PER_FRAME = re.compile(r"\S+[ \t]+\d+x(\d+)")
 
 
@@ -42,7 +44,7 @@ def read_challenge(file: Path) -> Export:
     frames = [_SAMPLES_PER_FRAME.match(line) for line in fields[1:]]
     if len({frame[1] if frame else "1" for frame in frames}) > 1:
         raise BeatError("leads with different sampling rates")
-    strip = WfdbReader(str(file.parent))(file.stem)
+    strip = _matlab5(file) or WfdbReader(str(file.parent))(file.stem)
     names = [standard_lead(re.sub(r"^D(?=I)", "", name.strip())) for name in strip.leads]
     rows = [row for row, name in enumerate(names) if name is not None]
     chosen = tuple(names[row] for row in rows)
@@ -56,6 +58,33 @@ def read_challenge(file: Path) -> Export:
     return Export(
         checked_strip(values, strip.sampling_rate, chosen), None, _person(fields[0], lines)
     )
+
+
+def _matlab5(header: Path) -> Strip | None:
+    """Signals of a MATLAB 5 file, as programs save them today; None if they are in another.
+
+    The headers of the Challenges take it for MATLAB 4, whose samples begin at byte 24.
+    """
+    file = header.with_suffix(".mat")
+    if not file.is_file():
+        return None
+    with file.open("rb") as opened:
+        if opened.read(len(_MATLAB5)) != _MATLAB5:
+            return None
+    import wfdb  # here: every worker would import both, and few records need them
+    from scipy.io import loadmat
+
+    known = wfdb.rdheader(str(header.with_suffix("")))
+    digital = loadmat(file, variable_names=["val"])["val"]
+    if digital.shape != (known.n_sig, known.sig_len):
+        raise BeatError("another number of leads or samples than the header says")
+    units, names = as_written(header.with_suffix(""), known.units, known.sig_name)
+    factors = [MILLIVOLTS.get(plain_unit(unit)) for unit in units]
+    if None in factors:
+        raise BeatError(f"unknown unit {units[factors.index(None)]!r}")
+    gain, zero = (np.array(one, np.float64)[:, None] for one in (known.adc_gain, known.baseline))
+    values = (digital - zero) / gain * np.array(factors)[:, None]
+    return Strip(values.astype(np.float32), known.fs, names)
 
 
 def _person(first: str, lines: list[str]) -> Person:

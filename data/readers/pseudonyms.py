@@ -41,17 +41,17 @@ class Pseudonyms:
         if keep:
             return cls(None)
         file = cache / KEY
-        try:
-            cache.mkdir(parents=True, exist_ok=True)
-            # Created at once or not at all, and readable to nobody else.
-            opened = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        except FileExistsError:
-            pass
-        except OSError as error:
-            raise CohortError(f"{file} cannot be written: {error}.") from error
-        else:
-            with os.fdopen(opened, "w") as new:
-                new.write(secrets.token_hex(_BYTES) + "\n")
+        if not file.exists():
+            try:
+                cache.mkdir(parents=True, exist_ok=True)
+                # Created at once or not at all, and readable to nobody else.
+                opened = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+                with os.fdopen(opened, "w") as new:
+                    new.write(secrets.token_hex(_BYTES) + "\n")
+            except OSError as error:
+                raise CohortError(
+                    f"{file} cannot be written: {error}. Choose another cache folder, or try again."
+                ) from error
         key = file.read_text(encoding="utf-8").strip() if file.is_file() else ""
         if not re.fullmatch(f"[0-9a-f]{{{2 * _BYTES}}}", key):
             raise CohortError(

@@ -59,6 +59,16 @@ def test_the_challenge_gives_names_origins_ages_sexes_and_codes(tmp_path):
     np.testing.assert_allclose(cohort.ecg[row], expected, rtol=0, atol=0.006)
 
 
+def test_two_records_of_one_name_in_the_challenge_keep_their_folders(tmp_path):
+    for number in (1, 2):
+        (tmp_path / "in" / f"{number}").mkdir(parents=True)
+        one = replace(ONE, strip=strip(number))
+        files.challenge(tmp_path / "in" / f"{number}", "X0001", one)
+    cohort = load_challenge(tmp_path / "in", tmp_path / "cache", workers=1)
+    assert column(cohort, "subject_id") == ["1/X0001.hea", "2/X0001.hea"]
+    assert column(cohort, "dataset") == ["another"] * 2
+
+
 # --- MIMIC-IV-ECG -------------------------------------------------------------------------------
 
 ORDER = ("I", "II", "III", "aVR", "aVF", "aVL", *LEADS[6:])  # of its headers
@@ -145,6 +155,20 @@ def test_mimic_joins_ages_sexes_survival_and_what_the_machine_measured(mimic):
     cohort = load(mimic)
     assert column(cohort, "event")[:2] == [1, 1]
     assert column(cohort, "time")[1] == pytest.approx((6 + 14.1 / 24) / 365.25)
+
+
+def test_without_admissions_nobody_knows_how_long_mimic_was_followed(mimic):
+    text = "subject_id,gender,anchor_age,anchor_year,dod\n10000032,F,52,2180,2181-09-09\n"
+    (mimic / "patients.csv").write_text(text)
+    cohort = load(mimic)
+    assert column(cohort, "age")[:2] == [52, 53]
+    assert "event" not in cohort.subjects
+    (mimic / "patients.csv").write_text(text + "10000032,F,52,2180,\n")
+    with pytest.raises(CohortError, match="'10000032' stands twice in .*patients.csv"):
+        load(mimic)
+    (mimic / "machine_measurements.csv").write_text("study_id\n1\n")
+    with pytest.raises(CohortError, match="machine_measurements.csv cannot be read"):
+        load(mimic)
 
 
 def test_a_mimic_record_that_was_not_downloaded_is_left_out(mimic):

@@ -417,3 +417,129 @@ def test_formats_are_not_taken_for_each_other(tmp_path, kind):
     assert tell_format(file, file.read_bytes()[:4096]) == kind
     with pytest.raises(BeatError):
         tell_format(put(tmp_path, "y", b"\x05" + file.read_bytes()[3:40]), b"\x05\x06\x07")
+
+
+# --- corners ------------------------------------------------------------------------------------
+
+
+def test_a_median_beat_alone_and_one_without_a_lead(folder):
+    put(folder, "alone", files.dicom(ONE, groups=0))
+    put(folder, "whole", files.muse(other(6)))
+    beat = files.muse(ONE).replace(b"<LeadID>V1</LeadID>", b"<LeadID>V7</LeadID>", 1)
+    put(folder, "lead", beat)
+    short = ONE.median[:, 200:500]
+    put(folder, "short", files.dicom(Cut(short)))
+    put(folder, "edge", files.dicom(Cut(np.roll(ONE.median, -150, axis=1))))
+    short = "the stored median beat is too short around the QRS"
+    received = reasons(folder, beats="stored")
+    assert received.pop("good") == "no stored median beat"
+    assert received == {
+        "alone": "no rhythm strip",
+        "lead": "lead V1 of the stored median beat is not there",
+        "short": short,
+        "edge": short,
+    }
+
+
+class Cut(files.Patient):
+    """A patient with another stored beat."""
+
+    def __init__(self, stored):
+        super().__init__()
+        self.stored = stored
+
+    @property
+    def median(self):
+        return self.stored
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "reason"),
+    [
+        (" 500 3000 05-Feb-2020 11:39:16", "", "no sampling rate in the header"),
+        ("A1.mat 16+24", "A1.mat 16x2+24", "leads with different sampling rates"),
+        (" 0 II\n", " 0 I\n", "lead I is there twice"),
+        ("/mV", "/mmHg", "unknown unit 'mmHg'"),
+    ],
+)
+def test_wfdb_headers_that_say_something_else(folder, old, new, reason):
+    files.challenge(folder, "A1", ONE)
+    header = folder / "A1.hea"
+    header.write_text(header.read_text().replace(old, new, 12 if old == "/mV" else 1))
+    assert reasons(folder)["A1.hea"] == reason
+
+
+def test_wfdb_records_of_other_leads_are_none_and_dates_in_order_are_read(folder):
+    files.challenge(folder, "A1", replace(ONE, leads=("vx", "vy", "vz", *"abcdefgjk")))
+    files.challenge(folder, "A2", other(2))
+    files.challenge(folder, "A3", other(3))
+    for name, when in (("A2", "10:35:00 04/03/2019"), ("A3", "10:35:00 44/03/2019")):
+        header = folder / f"{name}.hea"
+        header.write_text(header.read_text().replace("05-Feb-2020 11:39:16", when))
+    assert reasons(folder) == {"A1.hea": "none of the standard leads"}
+    moments = load(folder).subjects["recorded"]
+    assert moments.tolist()[0] == "2019-03-04T10:35:00"
+    assert moments.isna().tolist() == [False, True, False]
+
+
+def test_ages_follow_from_dates_and_half_of_a_moment_is_a_day(folder):
+    text = files.cardiosoft(ONE).replace(b'<Age units="YEARS">62</Age>', b"")
+    put(folder, "a", text)
+    text = files.cardiosoft(other(4)).replace(b'<Age units="YEARS">62</Age>', b"")
+    put(folder, "b", text.replace(b"<Hour>12</Hour>", b"<Hour>25</Hour>"))
+    muse = files.muse(other(3)).replace(b"12:00:05</AcquisitionTime>", b"noon</AcquisitionTime>")
+    put(folder, "c", muse)
+    subjects = load(folder).subjects
+    np.testing.assert_array_equal(subjects["age"], [62, np.nan, 62, 62])
+    assert subjects["recorded"].tolist()[2] == "2013-01-01"
+
+
+def test_limits_hold_where_the_system_has_none(folder, monkeypatch):
+    """Windows has neither, and alarms ring in the main thread only."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    put(folder, "x", files.scp(ONE))
+    with ThreadPoolExecutor(1) as pool:
+        assert len(pool.submit(load, folder).result()) == 2
+    monkeypatch.setattr(bounds.Path, "read_text", _no_such_file)
+    with bounds.bounded():
+        pass
+
+
+def _no_such_file(*_, **__):
+    raise OSError
+
+
+def test_if_the_table_leaves_nothing_over_that_is_said(folder):
+    rows = "".join(f"x{number},60\n" for number in range(30))
+    (folder / "subjects.csv").write_text("file,age\ngood,old\n" + rows)
+    with pytest.raises(CohortError, match="None of the 1 recordings is left.*age is not a number"):
+        load(folder)
+
+
+def test_many_conflicts_are_counted(folder, capsys):
+    for number in range(2, 9):
+        put(folder, f"{number}", files.mfer(other(number)))
+    (folder / "subjects.csv").write_text(f"patient_id,age\n{ONE.patient_id},80\n")
+    load(folder)
+    printed = capsys.readouterr().out
+    assert printed.count("age 62.0 in the file, 80.0 in subjects.csv") == 5
+    assert "8 values of age or sex differ" in printed
+
+
+def test_a_key_that_cannot_be_written_is_one_clear_error(folder):
+    (folder.parent / "cache").write_text("a file where a folder should be")
+    with pytest.raises(CohortError, match="pseudonyms.key cannot be written"):
+        load(folder)
+
+
+def test_what_is_as_tall_in_all_leads_but_no_rectangle_is_kept():
+    """A hump of 0.6 mV in all leads, a spike, and a broad QRS up in all: no calibration pulses."""
+    from data.readers.calibration import without_calibration
+    from data.strips import Strip
+
+    strip = ONE.strip * 0
+    strip[:, :500] = 0.6 * np.sin(np.linspace(0, np.pi, 500))
+    strip[:, -20:-15] = 1.0
+    strip[:, -400:-360] = np.linspace(0.5, 1.5, 12)[:, None]
+    assert without_calibration(Strip(strip, 500, LEADS)).ecg is strip

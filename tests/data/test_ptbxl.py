@@ -190,7 +190,7 @@ def edit_database(folder, edit):
         ),
         (
             lambda f: edit_database(f, lambda t: t.assign(ecg_id=1)),
-            "ecg_id 1 stands twice",
+            "ecg_id 1 stands twice in ptbxl_database.csv, again in row 1",
         ),
         (lambda f: edit_database(f, lambda t: t.head(0)), "at least one"),
         (lambda f: (f / "ptbxl_database.csv").write_bytes(b"\xff\xfe\x00\x01"), "cannot be read"),

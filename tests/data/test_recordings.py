@@ -105,6 +105,18 @@ def test_records_of_the_challenge_give_beat_age_sex_and_diagnoses(folder):
     assert pd.isna(column(cohort, "recorded")).all()  # the date is that of the header's making
 
 
+def test_records_of_the_challenge_may_be_matlab_5_files(folder):
+    from scipy.io import savemat
+
+    files.challenge(folder, "A0001", ONE)
+    expected = load(folder)
+    savemat(folder / "A0001.mat", {"val": ONE.digital}, do_compression=True)
+    np.testing.assert_allclose(load(folder).ecg, expected.ecg, rtol=0, atol=1e-4)
+    savemat(folder / "A0001.mat", {"val": ONE.digital[:, :-1]})
+    with pytest.raises(CohortError, match="another number of leads or samples than the header"):
+        load(folder)
+
+
 def test_all_formats_lie_in_one_folder_under_any_names(folder):
     for number, write in enumerate(FORMATS.values()):
         put(folder, f"{number % 3}/{number}.{'dcm' if number % 2 else 'xml'}", write(other(number)))
@@ -209,18 +221,19 @@ def test_patients_stay_together_and_their_first_or_last_recording_is_taken(folde
     for number in range(4):
         put(folder, f"{number}", files.muse(other(number, patient_id=f"P{number % 2 + 1}7")))
     put(folder, "none", files.muse(other(5, patient_id="000000")))
+    put(folder, "nil", files.muse(other(7, patient_id="000000")))
     put(folder, "nobody", files.muse(other(6, patient_id="ANONYMOUS")))
     everybody = load(folder)
     patients = column(everybody, "patient_id")
-    assert len(everybody) == 6
-    assert len(set(patients)) == 4  # those without a name are a patient each
+    assert len(everybody) == 7
+    assert len(set(patients)) == 5  # those without a name are a patient each
     years = {
         keep: sorted(found(folder, keep=keep).cohort.subjects["recorded"].str[:4])
         for keep in ("first", "last")
     }
     assert years == {
-        "first": ["2010", "2011", "2015", "2016"],
-        "last": ["2012", "2013", "2015", "2016"],
+        "first": ["2010", "2011", "2015", "2016", "2017"],
+        "last": ["2012", "2013", "2015", "2016", "2017"],
     }
     assert reasons(folder, keep="first") == {
         "2": "not the first of its patient",

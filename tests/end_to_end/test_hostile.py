@@ -370,7 +370,11 @@ ERRORS = {
         ("own outcomes: all negative", own_outcomes(-1.0, 1), "None of the 4"),
         ("PTB-XL: unknown sex", ptbxl(sex=[0, 1, 2]), "Record 3 has 2"),
         ("PTB-XL: a date as age", ptbxl(age=["60", "1.2.1960", "61"]), "age of .2.*1.2.1960"),
-        ("PTB-XL: an id twice", ptbxl(ecg_id=[1, 2, 1]), "subject_id 1 in row 2"),
+        (
+            "PTB-XL: an id twice",
+            ptbxl(ecg_id=[1, 2, 1]),
+            "ecg_id 1 stands twice in ptbxl_database.csv, again in row 2",
+        ),
         (
             "PTB-XL: semicolons",
             ptbxl(lambda text: text.replace(",", ";")),

@@ -1,0 +1,114 @@
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from config import CONDITIONS, DataConfig
+from data import load_cohort
+from data.beats import median_beat
+from data.cohort import CohortError
+from data.conditions import ConditionSchema
+from data.readers.echonext import MEASURED, NUMBERS, load_echonext
+from tests.simulated_strips import rhythm_strip
+
+SPLITS = ("train", "test", "train", "val", "no_split", "train")
+SD = 0.2  # mV
+
+
+def strip(number):
+    return rhythm_strip(60 + 5 * number, 10, sampling_rate=250, noise=0.02, seed=number)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Six ECGs of four patients: the first has been looked at in every way, the third in none."""
+    folder = tmp_path / "echonext"
+    folder.mkdir()
+    n = len(SPLITS)
+    table = {
+        "ecg_key": [f"E{number}" for number in range(n)],
+        "patient_key": ["P1", "P2", "P3", "P4", "P2", "P1"],
+        "split": SPLITS,
+        "sex": ["Male", "Female", "Male", "Female", "Female", "Male"],
+        **{name: [50.0, 40, np.nan, 60, 55, 45] for name in NUMBERS},
+        **{name: [1.0, 1, np.nan, 0, 0, 0] for pair in MEASURED.values() for name in pair},
+        **{f"{name}_flag": [0, 1, 0, 0, 0, 1] for name in MEASURED},
+    }
+    table["age_at_ecg"] = [60, 61, 62, 63, 64, 90]
+    pd.DataFrame(table).to_csv(folder / "echonext_metadata_100k.csv", index=False)
+    for split in ("train", "val", "test"):
+        rows = [number for number in range(n) if SPLITS[number] == split]
+        waves = np.stack([strip(number).T[None] / SD for number in rows]).astype(np.float32)
+        np.save(folder / f"EchoNext_{split}_waveforms.npy", waves)
+    return folder
+
+
+def load(folder, **options):
+    options = {"workers": 1, "millivolts_per_unit": SD} | options
+    return load_echonext(folder, folder.parent / "cache", **options)
+
+
+def column(cohort, name):
+    return cohort.subjects[name].tolist()
+
+
+def test_each_row_has_its_waveform_in_the_millivolts_that_are_given(folder):
+    cohort = load(folder)
+    assert column(cohort, "subject_id") == ["E0", "E1", "E2", "E3", "E5"]
+    for number, ecg in zip((0, 1, 2, 3, 5), cohort.ecg, strict=True):
+        np.testing.assert_allclose(ecg, median_beat(strip(number), 250).ecg, rtol=0, atol=1e-3)
+    assert cohort.source == "EchoNext, one unit taken as 0.2 mV"
+    assert column(cohort, "fold") == [1, 10, 1, 9, 1]
+    assert column(cohort, "sex") == ["male", "female", "male", "female", "male"]
+    assert column(cohort, "age") == [60, 61, 62, 63, 90]
+    np.testing.assert_array_equal(column(cohort, "lvef"), [1, 1, np.nan, 0, 0])
+    excluded = cohort.excluded
+    assert excluded[["subject_id", "reason"]].to_numpy().tolist() == [
+        ["E4", "an earlier ECG of a test patient"]
+    ]
+
+
+def test_a_flag_is_missing_where_nothing_was_measured(folder):
+    cohort = load(folder)
+    for name in MEASURED:
+        flag = pd.Series(column(cohort, name))
+        assert flag.fillna("?").tolist() == ["no", "yes", "?", "no", "yes"]
+    ConditionSchema([CONDITIONS[name] for name in MEASURED]).check(cohort.subjects)
+
+
+def test_the_split_is_that_of_the_data_set(folder):
+    split = load(folder).split(by_fold=True)
+    assert column(split.test, "subject_id") == ["E1"]
+    assert column(split.validation, "subject_id") == ["E3"]
+
+
+def test_without_a_scale_nothing_is_read(folder):
+    with pytest.raises(CohortError, match="standardised.*--data.millivolts_per_unit"):
+        load_cohort(DataConfig(source="echonext", path=folder, cache=folder.parent / "cache"))
+    settings = DataConfig(
+        source="echonext", path=folder, cache=folder.parent / "cache", millivolts_per_unit=SD
+    )
+    assert len(load_cohort(replace(settings, workers=1))) == 5
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda f: (f / "EchoNext_val_waveforms.npy").unlink(), "val_waveforms.npy is not there"),
+        (
+            lambda f: np.save(f / "EchoNext_val_waveforms.npy", np.zeros((2, 1, 2500, 12))),
+            r"Expected .*\(1, 1, 2500, 12\).*Received: \(2, 1, 2500, 12\)",
+        ),
+        (lambda f: (f / "EchoNext_val_waveforms.npy").write_bytes(b"x"), "cannot be read"),
+        (lambda f: (f / "echonext_metadata_100k.csv").unlink(), "metadata_100k.csv is not there"),
+        (
+            lambda f: (f / "echonext_metadata_100k.csv").write_text("ecg_key,split\n1,train\n"),
+            "lacks the columns",
+        ),
+    ],
+)
+def test_what_does_not_fit_is_named(folder, damage, message):
+    damage(folder)
+    with pytest.raises(CohortError, match=message):
+        load(folder)
