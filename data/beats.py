@@ -42,7 +42,7 @@ QRS_SPEED = 0.05  # of the top speed of the 8-lead vector; slower is before or a
 
 _WIDEST = 50.0  # ms by `_widths`; a wave wider than that is no QRS complex
 _NARROWEST = 9.0  # the same where spikes of a pacemaker were taken out: a narrower one is its rest
-_DRAWN_AWAY = 10.0  # samples by which spikes may move the middle of the QRS
+_DRAWN_AWAY = 6.0  # samples by which spikes may move the middle of the QRS
 _WAVE_HALF = 6  # samples at 100 Hz on either side of such a wave that are taken out
 _MIN_RR = 0.25  # s: 240 beats per minute
 _QRS_THRESHOLD = 0.25  # of the typical largest activity in 1.5 s
