@@ -55,21 +55,11 @@ def _train(config: Config, overwrite: bool) -> Path:
         from training.devices import open_devices
         from training.fit import fit
         from training.provenance import speed
-        from training.setup import (
-            build_model,
-            check_warm_start,
-            counts,
-            open_data,
-            samples_of,
-            warm_start,
-        )
+        from training.setup import build_model, counts, open_data, samples_of, warm_start
         from vae import VAE
 
         keras.config.set_dtype_policy(config.training.precision)
         devices = open_devices(config.training)
-
-    if config.training.warm_start:
-        check_warm_start(config.training.warm_start)
 
     with clock.phase("data"):
         cohort, split, schema = open_data(config)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from data.cohort import (
     INDEPENDENT_LEADS,
     LEADS,
@@ -29,13 +27,11 @@ __all__ = [
 IN_YEARS = ("synthetic", "code15")  # sources that have times of their own, in years
 
 
-def load_cohort(settings, check=None) -> Cohort:
+def load_cohort(settings) -> Cohort:
     """Reads the cohort that the settings name, from the cache if it was prepared before.
 
     Args:
         settings: section `data` of a configuration, a `config.DataConfig`.
-        check: called before recordings are read, with the cohort as its tables have it, without
-            ECGs, and the names of columns that come with the recordings. It raises what is wrong.
 
     Returns:
         The whole cohort; `Cohort.split` divides it.
@@ -43,19 +39,9 @@ def load_cohort(settings, check=None) -> Cohort:
     Raises:
         CohortError: the data are not there or break the contract.
     """
-
-    def check_tables(cohort: Cohort, there, later) -> None:
-        cohort = _with_outcomes(cohort, settings)  # whose table may name those that are not there
-        if check is not None and np.any(there):
-            check(cohort.take(there), later)
-
-    return _with_outcomes(_read(settings, check_tables), settings)
-
-
-def _with_outcomes(cohort: Cohort, settings) -> Cohort:
     from data.outcomes import in_years, join_outcomes
 
-    unit = settings.time_unit
+    cohort, unit = _read(settings), settings.time_unit
     joined = settings.outcomes is not None and "time" in settings.outcome_columns
     if unit != "years" and not joined:
         if settings.source in IN_YEARS:
@@ -69,7 +55,7 @@ def _with_outcomes(cohort: Cohort, settings) -> Cohort:
     return join_outcomes(cohort, settings.outcomes, settings.outcome_columns, time_unit=unit)
 
 
-def _read(settings, check) -> Cohort:
+def _read(settings) -> Cohort:
     # Each reader is imported on demand: the simulator should not need wfdb.
     if settings.source == "synthetic":
         from data.synthetic import simulate
@@ -81,21 +67,17 @@ def _read(settings, check) -> Cohort:
         from data.readers.ptbxl import load_ptbxl
 
         return load_ptbxl(
-            settings.path,
-            settings.cache,
-            int(settings.sampling_rate),
-            settings.workers or None,
-            check=check,
+            settings.path, settings.cache, int(settings.sampling_rate), settings.workers or None
         )
     if settings.source == "code15":
         from data.readers.code15 import load_code15
 
-        return load_code15(settings.path, settings.cache, settings.workers or None, check=check)
+        return load_code15(settings.path, settings.cache, settings.workers or None)
     if settings.source == "ukbiobank":
         from data.readers.ukbiobank import load_ukbiobank
 
         return load_ukbiobank(
-            settings.path, settings.cache, settings.beats, settings.workers or None, check=check
+            settings.path, settings.cache, settings.beats, settings.workers or None
         )
     if settings.source == "arrays":
         from data.readers.arrays import load_arrays

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
-from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -30,7 +27,7 @@ def external_split(model: VAE, config: Config, own: Split) -> tuple[Cohort, Spli
     """
     from training.setup import check_split, with_targets
 
-    cohort = load_cohort(config.data, partial(_check_tables, model=model, config=config))
+    cohort = load_cohort(config.data)
     target = config.model.target
     if kind_of(config.model.task) in ("binary", "multiclass") and target in cohort.subjects:
         expected, received = (
@@ -50,18 +47,6 @@ def external_split(model: VAE, config: Config, own: Split) -> tuple[Cohort, Spli
     check_split(split, config.model)
     print(f"{cohort.source}: all {len(cohort)} recordings{' left' * left_out} are test.")
     return cohort, split
-
-
-def _check_tables(cohort: Cohort, later: Sequence[str], model: VAE, config: Config) -> None:
-    """Checks before recordings are read what can be known from tables; see `training.setup`."""
-    from training.setup import check_tables
-
-    schema = model.schema or ConditionSchema([])
-    schema.refuse_lookalikes(cohort.subjects.columns)
-    columns = cohort.subjects.reindex(columns=list(schema.names))
-    known = [one for one in schema.conditions if columns[one.name].notna().any()]
-    config = replace(config, data=replace(config.data, split="random"))  # all of it is test
-    check_tables(cohort, later, ConditionSchema(known, schema.encoding), config)
 
 
 def _never_trained_on(cohort: Cohort, own: Split) -> Cohort:

@@ -5,9 +5,7 @@ Dims: C encoded conditions.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from copy import copy
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +17,6 @@ from data.conditions import ConditionSchema
 from data.outcomes import with_outcomes
 from data.tasks import kind_of
 from model.closed_form import forget_noise
-from model.saving import DESCRIPTION
 from training.batches import Samples
 from training.checkpoint import TrainingError
 from vae import VAE
@@ -43,8 +40,7 @@ def open_data(config: Config) -> tuple[Cohort, Split, ConditionSchema]:
     Raises:
         CohortError, ConditionError: the data are not there or do not fit.
     """
-    check = partial(check_tables, conditions=schema_of(config), config=config)
-    cohort = with_targets(load_cohort(config.data, check), config.model)
+    cohort = with_targets(load_cohort(config.data), config.model)
     split = cohort.split(
         config.data.validation_fraction,
         config.data.test_fraction,
@@ -55,39 +51,12 @@ def open_data(config: Config) -> tuple[Cohort, Split, ConditionSchema]:
     for line in list(_equal(cohort).items())[:NAMED]:
         print("Equal ECGs, one patient to the split: {}: {}.".format(*line))
     print(f"{cohort.source}: {', '.join(f'{len(p)} {n}' for n, p in split._asdict().items())}")
-    schema = schema_of(config)
+    schema = ConditionSchema(
+        [CONDITIONS[name] for name in config.data.conditions], config.model.condition_encoding
+    )
     schema.check(cohort.subjects)
     schema.fit(split.train.subjects)
     return cohort, split, schema
-
-
-def schema_of(config: Config) -> ConditionSchema:
-    """The conditions of a configuration, not scaled yet."""
-    return ConditionSchema(
-        [CONDITIONS[name] for name in config.data.conditions], config.model.condition_encoding
-    )
-
-
-def check_tables(
-    cohort: Cohort, later: Sequence[str], conditions: ConditionSchema, config: Config
-) -> None:
-    """Checks before recordings are read what can be known from tables: targets, folds, conditions.
-
-    Args:
-        cohort: as its tables have it, without ECGs.
-        later: names of columns that come with the recordings.
-        conditions: that it must have.
-        config: of the run.
-
-    Raises:
-        CohortError, ConditionError: as after all recordings were read.
-    """
-    if config.model.target not in later:
-        cohort = with_targets(cohort, config.model)
-    if config.data.split == "fold":
-        check_split(cohort.split(by_fold=True), config.model)
-    known = [one for one in conditions.conditions if one.name not in later]
-    ConditionSchema(known, conditions.encoding).check(cohort.subjects)
 
 
 def counts(split: Split, cohort: Cohort) -> dict:
@@ -208,16 +177,6 @@ def samples_of(cohort: Cohort, model: VAE, settings: ModelConfig) -> Samples:
         return Samples(cohort.ecg, conditions)
     columns = ["time", "event"] if kind_of(settings.task) == "survival" else "target"
     return Samples(cohort.ecg, conditions, cohort.subjects[columns].to_numpy(np.float32))
-
-
-def check_warm_start(folder: Path) -> None:
-    """Checks that a model lies there, before the data are read.
-
-    Raises:
-        TrainingError: none does.
-    """
-    if not any((folder / place / DESCRIPTION).is_file() for place in ("", "model")):
-        raise TrainingError(f"training.warm_start: no run or model lies at {folder}.")
 
 
 def warm_start(model: VAE, folder: Path, freeze: bool) -> None:

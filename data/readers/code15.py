@@ -22,7 +22,7 @@ import pandas as pd
 from data.beats import BeatError, Strip
 from data.cohort import Cohort, CohortError
 from data.outcomes import flags, numbers, read_table
-from data.readers.prepare import QUALITY, Check, prepare
+from data.readers.prepare import prepare
 
 DIAGNOSES = ("1dAVb", "RBBB", "LBBB", "SB", "ST", "AF")
 COLUMNS = (
@@ -42,7 +42,6 @@ def load_code15(
     limit: int | None = None,
     progress: bool | None = None,
     millivolts_per_unit: float = 1.0,
-    check: Check | None = None,
 ) -> Cohort:
     """Reads CODE-15% as a cohort of median beats, prepared once and cached.
 
@@ -55,8 +54,6 @@ def load_code15(
         workers: processes that prepare; one per CPU core if None.
         limit: only the first so many exams, in the order of the files.
         progress: show a progress bar; None shows it on a terminal only.
-        check: called with the cohort, not yet read, whether each recording may be read, and the
-            names of columns that come with the recordings; raises what is wrong with the tables.
         millivolts_per_unit: scale of the tracings; see the head of this module.
 
     Returns:
@@ -80,13 +77,9 @@ def load_code15(
     records = _records(exams, path)
     order = sorted(range(len(records)), key=lambda i: (isinstance(records[i], str), records[i]))
     order = order[:limit]
-    subjects = _subjects(exams).iloc[order]
-    if check is not None:
-        there = np.array([not isinstance(records[i], str) for i in order])
-        check(Cohort.unread(subjects), there, QUALITY)
     try:
         return prepare(
-            subjects=subjects,
+            subjects=_subjects(exams).iloc[order],
             records=[records[i] for i in order],
             read=TracingReader(str(path), millivolts_per_unit),
             cache=cache,

@@ -47,7 +47,6 @@ QUALITY = ("beats_used", "beats_found", "beat_correlation", "beat_noise_uv", "he
 
 
 Read = Callable[[Any], Strip | Beat]
-Check = Callable[[Cohort, np.ndarray, Sequence[str]], None]  # of tables, before the work
 
 
 def prepare(
@@ -86,7 +85,6 @@ def prepare(
         CohortError: ids are missing or stand twice, no record gave a beat, or a worker died.
     """
     subjects = _with_checked_ids(subjects, records)
-    Cohort.unread(subjects)  # what it would refuse after the work
     fingerprint = _fingerprint(subjects, records, source, settings or {}, shard_size)
     slug = "".join(c if c.isalnum() else "-" for c in source.lower()).strip("-")
     folder = Path(cache) / f"{slug}-{fingerprint[:12]}"

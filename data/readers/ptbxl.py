@@ -17,7 +17,7 @@ import pandas as pd
 from data.beats import BeatError, Strip
 from data.cohort import Cohort, CohortError
 from data.outcomes import numbers, read_table
-from data.readers.prepare import QUALITY, Check, prepare
+from data.readers.prepare import prepare
 from data.readers.wfdb16 import Signals, as_written, check_rate, read_format_16
 from data.strips import plain_unit
 
@@ -49,7 +49,6 @@ def load_ptbxl(
     workers: int | None = None,
     limit: int | None = None,
     progress: bool | None = None,
-    check: Check | None = None,
 ) -> Cohort:
     """Reads PTB-XL as a cohort of median beats, prepared once and cached.
 
@@ -61,8 +60,6 @@ def load_ptbxl(
         workers: processes that prepare; one per CPU core if None.
         limit: only the first so many recordings.
         progress: show a progress bar; None shows it on a terminal only.
-        check: called with the cohort, not yet read, whether each recording may be read, and the
-            names of columns that come with the recordings; raises what is wrong with the tables.
 
     Returns:
         The cohort. `subjects` has, beside the ids and the quality of each beat:
@@ -88,11 +85,8 @@ def load_ptbxl(
     )
     database = database[:limit]
     names = database["filename_hr" if sampling_rate == 500 else "filename_lr"]
-    subjects = _subjects(database, _superclass_of(statements))
-    if check is not None:
-        check(Cohort.unread(subjects), np.ones(len(subjects), bool), QUALITY)
     return prepare(
-        subjects=subjects,
+        subjects=_subjects(database, _superclass_of(statements)),
         records=names.astype(str).tolist(),
         read=WfdbReader(str(path)),
         cache=cache,

@@ -24,7 +24,7 @@ from data.beats import Beat, BeatError, Strip
 from data.cohort import Cohort, CohortError, refuse_lookalikes
 from data.outcomes import flags, numbers, numbers_or_text, read_table
 from data.readers.cardiosoft import MEASUREMENTS, read_measurements, read_median_beat, read_strip
-from data.readers.prepare import QUALITY, Check, prepare
+from data.readers.prepare import QUALITY, prepare
 
 TABLE, WITHDRAWN = "subjects.csv", "withdrawn.csv"
 KNOWN = ("instance", "sex", "age", "bmi", "time", "event")  # columns that are read as what they are
@@ -42,7 +42,6 @@ def load_ukbiobank(
     workers: int | None = None,
     limit: int | None = None,
     progress: bool | None = None,
-    check: Check | None = None,
 ) -> Cohort:
     """Reads resting ECGs of UK Biobank as a cohort of median beats, prepared once and cached.
 
@@ -54,8 +53,6 @@ def load_ukbiobank(
         workers: processes that prepare; one per CPU core if None.
         limit: only the first so many recordings, in the order of participant and visit.
         progress: show a progress bar; None shows it on a terminal only.
-        check: called with the cohort, not yet read, whether each recording may be read, and the
-            names of columns that come with the recordings; raises what is wrong with the tables.
 
     Returns:
         The cohort, in the order of participant and visit. `subjects` has `subject_id`
@@ -81,8 +78,6 @@ def load_ukbiobank(
     reasons = np.where(subjects.pop("_merge") == "both", "", f"not in {TABLE}")
     reasons[subjects["patient_id"].isin(_withdrawn(path / WITHDRAWN))] = "withdrawn"
     files = subjects.pop("file").tolist()
-    if check is not None:
-        check(Cohort.unread(subjects), reasons == "", ("ecg_age", *MEASUREMENTS, *QUALITY))
     measured = [
         {} if reason else read_measurements(path / file)
         for file, reason in zip(files, reasons, strict=True)
