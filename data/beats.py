@@ -27,7 +27,7 @@ import numpy as np
 from scipy import ndimage
 
 from data.cohort import LEADS, QRS_SAMPLE, SAMPLES, SAMPLING_RATE, derive_leads
-from data.strips import ACTIVITY_STEP, BeatError, Strip, clean
+from data.strips import ACTIVITY_STEP, BeatError, Clean, Strip, clean
 
 __all__ = ["Beat", "BeatError", "Strip", "median_beat"]
 
@@ -42,6 +42,7 @@ QRS_SPEED = 0.05  # of the top speed of the 8-lead vector; slower is before or a
 
 _WIDEST = 50.0  # ms by `_widths`; a wave wider than that is no QRS complex
 _NARROWEST = 9.0  # the same where spikes of a pacemaker were taken out: a narrower one is its rest
+_DRAWN_AWAY = 6.0  # samples by which spikes may move the middle of the QRS
 _WAVE_HALF = 6  # samples at 100 Hz on either side of such a wave that are taken out
 _MIN_RR = 0.25  # s: 240 beats per minute
 _QRS_THRESHOLD = 0.25  # of the typical largest activity in 1.5 s
@@ -85,22 +86,19 @@ def median_beat(strip: np.ndarray, sampling_rate: float, leads: Sequence[str] = 
     Raises:
         BeatError: the strip gives no trustworthy beat; the message is the reason.
     """
-    ecg, unpaced, activity = clean(Strip(strip, sampling_rate, leads))
-    paced = unpaced is not ecg
-    ecg = np.ascontiguousarray(ecg.T)
-    unpaced = np.ascontiguousarray(unpaced.T) if paced else ecg
-    found = _find_qrs(activity, unpaced, _NARROWEST if paced else 0)
-    centres = _without_premature(_align(unpaced, found))
-    onset, offset = qrs_bounds(_median(_windows(unpaced, centres, QRS_REACH, QRS_REACH)))
-    centres = centres + (onset + offset) / 2 - QRS_REACH
+    cleaned = clean(Strip(strip, sampling_rate, leads))
+    ecg = np.ascontiguousarray(cleaned.ecg.T)
+    found, centres, width, quiet = _places(cleaned, ecg)
     beats = _windows(ecg, centres, QRS_SAMPLE, SAMPLES - QRS_SAMPLE)
     alike = len(centres) >= MIN_SHARE * len(found)
     if not alike or _seen(beats).sum(axis=0).min() < MIN_BEATS:
         raise BeatError(TOO_FEW)
-    if paced:  # the spikes ring in the PR segment, and the filter moved all else a little
-        quiet = _windows(unpaced, centres, QRS_SAMPLE, SAMPLES - QRS_SAMPLE)
+    if quiet is not ecg:  # the spikes ring in the PR segment, and the filter moved all else
+        quiet = _windows(quiet, centres, QRS_SAMPLE, SAMPLES - QRS_SAMPLE)
         beats -= np.nanmedian(beats - quiet, axis=1, keepdims=True)
-    beats -= _pr_level(quiet if paced else beats, QRS_SAMPLE - (offset - onset) // 2)
+    else:
+        quiet = beats
+    beats -= _pr_level(quiet, QRS_SAMPLE - width // 2)
     median = _median(beats)
     correlation, noise_uv = _quality(beats, median)
     return Beat(
@@ -111,6 +109,48 @@ def median_beat(strip: np.ndarray, sampling_rate: float, leads: Sequence[str] = 
         noise_uv=noise_uv,
         heart_rate=_heart_rate(found),
     )
+
+
+def _places(cleaned: Clean, ecg: np.ndarray) -> tuple[np.ndarray, np.ndarray, int, np.ndarray]:
+    """As `_located`, and the (T, 8) strip whose PR segments are quiet: `ecg`, or without spikes."""
+    if cleaned.unpaced is None:
+        return *_located(ecg, cleaned.activity), ecg
+    unpaced = np.ascontiguousarray(cleaned.unpaced[0].T)
+    found, centres, width = _located(unpaced, cleaned.unpaced[1], _NARROWEST)
+    as_recorded = _unmoved(ecg, cleaned.activity, centres)
+    if as_recorded is None:
+        return found, centres, width, unpaced
+    return found, *as_recorded[1:], ecg
+
+
+def _located(
+    ecg: np.ndarray, activity: np.ndarray, narrowest: float = 0
+) -> tuple[np.ndarray, np.ndarray, int]:
+    """All QRS complexes, the middles of those of the dominant shape, and the width of that."""
+    found = _find_qrs(activity, ecg, narrowest)
+    centres = _without_premature(_align(ecg, found))
+    onset, offset = qrs_bounds(_median(_windows(ecg, centres, QRS_REACH, QRS_REACH)))
+    return found, centres + (onset + offset) / 2 - QRS_REACH, offset - onset
+
+
+def _unmoved(
+    ecg: np.ndarray, activity: np.ndarray, centres: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, int] | None:
+    """The same in a strip with the spikes of a pacemaker; None if they draw the middle away.
+
+    Most do not: where they are as small as a QRS complex, or close to it.
+
+    Args:
+        ecg: (T, 8).
+        activity: (T / 5,).
+        centres: (N,) without the spikes.
+    """
+    try:
+        located = _located(ecg, activity)
+    except BeatError:
+        return None
+    apart = np.abs(located[1][:, None] - centres).min(axis=0)
+    return located if np.median(apart) <= _DRAWN_AWAY else None
 
 
 def _find_qrs(activity: np.ndarray, ecg: np.ndarray, narrowest: float = 0) -> np.ndarray:

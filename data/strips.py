@@ -68,13 +68,13 @@ class Clean(NamedTuple):
 
     Attributes:
         ecg: (8, T) float32, mV, 500 Hz, leads in the order of `INDEPENDENT_LEADS`.
-        unpaced: the same without the spikes of a pacemaker, for finding the QRS complexes.
-        activity: (T / 5,) QRS activity at 100 Hz of `unpaced`: see `_filter`.
+        activity: (T / 5,) its QRS activity at 100 Hz: see `_filter`.
+        unpaced: the same two without the spikes of a pacemaker; None if it has none.
     """
 
     ecg: np.ndarray
-    unpaced: np.ndarray
     activity: np.ndarray
+    unpaced: tuple[np.ndarray, np.ndarray] | None
 
 
 def clean(strip: Strip) -> Clean:
@@ -86,11 +86,10 @@ def clean(strip: Strip) -> Clean:
     ecg, rows = standard_leads(strip.ecg, strip.leads)
     _check(ecg, strip.sampling_rate, tuple(rows))
     ecg = ecg[[rows[lead] for lead in INDEPENDENT_LEADS]].astype(np.float32, copy=False)
-    filtered, activity = _filter(resample(ecg, strip.sampling_rate))
     unpaced = without_spikes(ecg, strip.sampling_rate)
-    if unpaced is None:
-        return Clean(filtered, filtered, activity)
-    return Clean(filtered, *_filter(resample(unpaced, strip.sampling_rate)))
+    if unpaced is not None:
+        unpaced = _filter(resample(unpaced, strip.sampling_rate))
+    return Clean(*_filter(resample(ecg, strip.sampling_rate)), unpaced)
 
 
 def standard_leads(ecg: np.ndarray, leads: Sequence[str]) -> tuple[np.ndarray, dict[str, int]]:

@@ -18,6 +18,7 @@ from data.cohort import Cohort, Split
 from data.leads import LEADS
 from data.tasks import kind_of
 from evaluation.draw import draw, draw_risk
+from evaluation.figures.wording import call_simulated
 from evaluation.measures.adherence import (
     GENERATED,
     condition_effects,
@@ -74,6 +75,8 @@ def evaluate(
         drawn = draw(model, split, metrics, reconstruction, posterior, settings, history)
         if "survival" in metrics:
             drawn |= draw_risk(model, _followed(split), metrics["survival"])
+    if split.test.truth is not None:
+        call_simulated(drawn.values())
     return metrics, drawn
 
 

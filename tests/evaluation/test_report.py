@@ -4,12 +4,16 @@ import math
 import re
 from html.parser import HTMLParser
 
+import numpy as np
 import pandas as pd
 import pytest
 from jinja2 import UndefinedError
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 
 from benchmarks import results
+from evaluation.figures import plot_reconstructions
+from evaluation.figures.wording import call_simulated, not_real
 from evaluation.measures.features import FEATURES
 from evaluation.measures.names import effects_in, feature_title
 from evaluation.report import reading
@@ -794,3 +798,38 @@ def test_every_feature_is_told_from_the_condition_before_it():
     found = effects_in(names, "slope")
     assert found.keys() == {"lv_t"}
     assert found["lv_t"] == list(FEATURES)
+
+
+SIMULATED = {"data": {"source": "simulated by a dipole model: 20 subjects, seed 0"}}
+
+
+@pytest.mark.parametrize(
+    ("config", "environment", "tested_on", "simulated"),
+    [
+        ({"data": {"source": "synthetic"}}, None, None, True),
+        ({"data": {"source": "prepared"}}, SIMULATED, None, True),
+        ({"data": {"source": "prepared"}}, SIMULATED, "PTB-XL 500 Hz", False),
+        ({"data": {"source": "prepared"}}, None, SIMULATED["data"]["source"], True),
+        ({"data": {"source": "ptbxl"}}, {"data": {"source": "PTB-XL 500 Hz"}}, None, False),
+    ],
+)
+def test_no_simulated_ecg_is_called_real(tmp_path, config, environment, tested_on, simulated):
+    metrics = METRICS | {"data": METRICS.get("data", {})}
+    if tested_on:
+        metrics = METRICS | {"data": {**metrics["data"], "tested_on": tested_on}}
+    page = report(tmp_path / "run", metrics, config, figures=("slopes",), environment=environment)
+    words = set(re.findall(r"\w+", page.text.lower()))
+    assert ("real" in words) == (not simulated)
+    assert "generated" in words
+    assert base64.b64decode(page.images[0].removeprefix("data:image/png;base64,")) == PNG
+
+
+def test_figures_of_a_simulated_cohort_do_not_say_real_and_pictures_stay():
+    ecg = np.zeros((1, 12, 400), np.float32)
+    figure = plot_reconstructions(ecg, ecg, ["Real, test subject 1"])
+    call_simulated([figure])
+    said = [text.get_text() for text in figure.findobj(Text)]
+    assert "Simulated, test subject 1" in said
+    assert {"simulated", "reconstructed"} <= set(said)
+    picture = '<img src="data:image/png;base64,ab/real+real/"> real'
+    assert not_real(picture) == picture[:-4] + "simulated"
