@@ -17,7 +17,6 @@ from data.cohort import (
     Cohort,
     CohortError,
     Split,
-    checked_subjects,
 )
 
 __all__ = [
@@ -81,9 +80,7 @@ def _check_first(
     from data.outcomes import join_outcomes
 
     if settings.outcomes is not None and "subject_id" in subjects:
-        planned = object.__new__(Cohort)  # without ECGs
-        planned.subjects = checked_subjects(subjects)
-        planned.source, planned.excluded = settings.source, pd.DataFrame({"subject_id": []})
+        planned = Cohort.unread(subjects, settings.source)
         columns, unit = settings.outcome_columns, settings.time_unit
         with redirect_stdout(StringIO()):  # what it says is said when the outcomes are joined
             joined = join_outcomes(planned, settings.outcomes, columns, True, unit)

@@ -148,6 +148,24 @@ class Cohort:
                 )
             self.truth = self.truth.reset_index(drop=True)
 
+    @classmethod
+    def unread(cls, subjects: pd.DataFrame, source: str = "") -> Cohort:
+        """A cohort whose ECGs are still to be read: (N, 0, 0).
+
+        What its table does not allow is found by the same functions as later, before hours of work.
+
+        Raises:
+            CohortError: the subjects break the contract.
+        """
+        cohort = object.__new__(cls)
+        cohort.subjects = checked_subjects(subjects)
+        cohort.ecg = np.empty((len(subjects), 0, 0), np.float32)
+        cohort.source, cohort.truth, cohort.leads = source, None, LEADS
+        cohort.excluded = pd.DataFrame({"subject_id": [], "reason": []}, dtype=object)
+        cohort.sampling_rate, cohort.qrs_sample = SAMPLING_RATE, QRS_SAMPLE
+        cohort._hashes = np.arange(len(subjects))
+        return cohort
+
     def __len__(self) -> int:
         return len(self.subjects)
 

@@ -6,8 +6,10 @@ Dims: C encoded conditions.
 from __future__ import annotations
 
 from collections.abc import Collection
+from contextlib import redirect_stdout
 from copy import copy
 from functools import partial
+from io import StringIO
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +21,7 @@ from data.conditions import ConditionSchema
 from data.outcomes import SURVIVAL, with_outcomes
 from data.tasks import kind_of
 from model.closed_form import forget_noise
+from model.saving import DESCRIPTION
 from training.batches import Samples
 from training.checkpoint import TrainingError
 from vae import VAE
@@ -45,7 +48,9 @@ def open_data(config: Config) -> tuple[Cohort, Split, ConditionSchema]:
     schema = ConditionSchema(
         [CONDITIONS[name] for name in config.data.conditions], config.model.condition_encoding
     )
-    first_look = partial(_check_columns, config.model, schema)
+    if config.training.warm_start:
+        check_warm_start(config.training.warm_start)
+    first_look = partial(_check_tables, config, schema)
     cohort = with_targets(load_cohort(config.data, first_look), config.model)
     split = cohort.split(
         config.data.validation_fraction,
@@ -62,10 +67,18 @@ def open_data(config: Config) -> tuple[Cohort, Split, ConditionSchema]:
     return cohort, split, schema
 
 
-def _check_columns(
-    settings: ModelConfig, schema: ConditionSchema, subjects: pd.DataFrame, later: Collection[str]
+def _check_tables(
+    config: Config, schema: ConditionSchema, subjects: pd.DataFrame, later: Collection[str]
 ) -> None:
-    """Refuses subjects without a column that is needed, before their recordings are read."""
+    """Refuses before recordings are read what their table alone tells: targets, conditions, folds.
+
+    Args:
+        config: of the run.
+        schema: conditions that the subjects must have.
+        subjects: a row for each recording; none where nothing but the columns is known.
+        later: names of columns that come with the recordings.
+    """
+    settings = config.model
     ready = [one for one in schema.conditions if one.name not in later]
     ConditionSchema(ready, schema.encoding).check(subjects)
     kind = kind_of(settings.task)
@@ -76,6 +89,13 @@ def _check_columns(
             f"The task {settings.task} needs the columns {lacking}. The table of subjects has: "
             f"{list(subjects.columns)}. Give data.outcomes, a table that has them."
         )
+    if not len(subjects):
+        return
+    with redirect_stdout(StringIO()):  # what is left out is said when the recordings are there
+        cohort = Cohort.unread(subjects)
+        cohort = cohort if {*needed} & {*later} else with_targets(cohort, settings)
+    if config.data.split == "fold":
+        check_split(cohort.split(by_fold=True), settings)
 
 
 def counts(split: Split, cohort: Cohort) -> dict:
@@ -196,6 +216,16 @@ def samples_of(cohort: Cohort, model: VAE, settings: ModelConfig) -> Samples:
         return Samples(cohort.ecg, conditions)
     columns = ["time", "event"] if kind_of(settings.task) == "survival" else "target"
     return Samples(cohort.ecg, conditions, cohort.subjects[columns].to_numpy(np.float32))
+
+
+def check_warm_start(folder: Path) -> None:
+    """Checks that a model lies there, before the data are read.
+
+    Raises:
+        TrainingError: none does.
+    """
+    if not any((folder / place / DESCRIPTION).is_file() for place in ("", "model")):
+        raise TrainingError(f"training.warm_start: no run or model lies at {folder}.")
 
 
 def warm_start(model: VAE, folder: Path, freeze: bool) -> None:
