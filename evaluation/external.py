@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -27,7 +30,7 @@ def external_split(model: VAE, config: Config, own: Split) -> tuple[Cohort, Spli
     """
     from training.setup import check_split, with_targets
 
-    cohort = load_cohort(config.data)
+    cohort = load_cohort(config.data, partial(_check_tables, model, config))
     target = config.model.target
     if kind_of(config.model.task) in ("binary", "multiclass") and target in cohort.subjects:
         expected, received = (
@@ -47,6 +50,20 @@ def external_split(model: VAE, config: Config, own: Split) -> tuple[Cohort, Spli
     check_split(split, config.model)
     print(f"{cohort.source}: all {len(cohort)} recordings{' left' * left_out} are test.")
     return cohort, split
+
+
+def _check_tables(
+    model: VAE, config: Config, subjects: pd.DataFrame, later: Collection[str]
+) -> None:
+    """Before recordings are read; see `training.setup.check_tables`."""
+    from training.setup import check_tables
+
+    schema = model.schema or ConditionSchema([])
+    schema.refuse_lookalikes(subjects.columns)
+    columns = subjects.reindex(columns=list(schema.names))
+    known = [one for one in schema.conditions if columns[one.name].notna().any()]
+    config = replace(config, data=replace(config.data, split="random"))  # all of it is test
+    check_tables(config, ConditionSchema(known, schema.encoding), subjects, later)
 
 
 def _never_trained_on(cohort: Cohort, own: Split) -> Cohort:

@@ -50,7 +50,7 @@ def open_data(config: Config) -> tuple[Cohort, Split, ConditionSchema]:
     )
     if config.training.warm_start:
         check_warm_start(config.training.warm_start)
-    first_look = partial(_check_tables, config, schema)
+    first_look = partial(check_tables, config, schema)
     cohort = with_targets(load_cohort(config.data, first_look), config.model)
     split = cohort.split(
         config.data.validation_fraction,
@@ -67,7 +67,7 @@ def open_data(config: Config) -> tuple[Cohort, Split, ConditionSchema]:
     return cohort, split, schema
 
 
-def _check_tables(
+def check_tables(
     config: Config, schema: ConditionSchema, subjects: pd.DataFrame, later: Collection[str]
 ) -> None:
     """Refuses before recordings are read what their table alone tells: targets, conditions, folds.
