@@ -105,8 +105,8 @@ def _train(config: Config, overwrite: bool) -> Path:
     trained = speed(history, len(split.train), clock, config.training.watch)
     with clock.phase("report"):
         metrics = {"data": counts(split, cohort), "training": trained, **metrics}
-        write_explorer(folder, model, config.run, of_training(split.train))
-        write_results(folder, metrics, figures)
+        of_subjects = {"model": model, "title": config.run, "reference": of_training(split.train)}
+        write_results(folder, metrics, figures, partial(write_explorer, **of_subjects))
     shutil.rmtree(folder / "checkpoint", ignore_errors=True)
     print(f"{clock}; compiling took about {trained['compile_seconds']:.0f} of training.")
     print(f"{trained['ecgs_per_second']:.0f} ECGs/s. Results: {folder / 'report.html'}")

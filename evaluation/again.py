@@ -327,8 +327,7 @@ def _replace_results(
         write_text(stage / "config.json", json.dumps(described, indent=2) + "\n")
         for path in kept:
             shutil.copyfile(path, stage / path.name)
-        write_page(stage)
-        write_results(stage, metrics, figures)
+        write_results(stage, metrics, figures, write_page)
         # First what says whose results these are: killed after it, the same command may go on.
         (stage / "config.json").replace(folder / "config.json")
         (folder / "figures").mkdir(exist_ok=True)

@@ -11,7 +11,7 @@ import keras
 import numpy as np
 import pandas as pd
 
-from evaluation.explorer.reference import SHOWN, Reference, features_of
+from evaluation.explorer.reference import FEWEST, SHOWN, Reference, features_of
 from evaluation.measures.features import CIRCULAR
 from evaluation.measures.names import feature_title
 from evaluation.measures.regressor import training_rows
@@ -75,20 +75,21 @@ def moments(prior: Prior) -> tuple[np.ndarray, np.ndarray]:
 def _moves(model: VAE, ecg: np.ndarray, features: pd.DataFrame | None) -> list[str]:
     """What each latent changes most, from ECGs (2 Z, L, T) one step above and below."""
     above, below = np.split(ecg, 2)
-    if features is None:
+    measured = [] if features is None else [n for n in SHOWN if features[n].count() >= FEWEST]
+    if not measured:
         change = np.square(above - below).mean(axis=2)  # (Z, L)
         return [f"mostly {model.leads[lead]}" for lead in change.argmax(axis=1)]
-    above, below = (features_of(model, part)[list(SHOWN)] for part in (above, below))
+    above, below = (features_of(model, part)[measured] for part in (above, below))
     difference = unwrapped(above - below, dict.fromkeys(CIRCULAR, 0.0)) / (2 * STEP)
-    effects = difference / np.maximum(robust_sd(features[list(SHOWN)]), 1e-6)
+    effects = difference / np.maximum(robust_sd(features[measured]), 1e-6)
     return [_named(effects.loc[z].fillna(0)) for z in range(len(effects))]
 
 
 def _named(effects: pd.Series) -> str:
     """The largest effect, and the largest on another wave."""
-    ordered = effects[effects.abs().sort_values(ascending=False).index]
-    ordered = ordered[ordered.abs() > SLIGHT]
-    waves = ordered.index.str.partition("_").get_level_values(0)
-    chosen = ordered[~waves.duplicated()][:NAMED]
-    parts = [f"{feature_title(name)} {'↑' if effects[name] > 0 else '↓'}" for name in chosen.index]
-    return ", ".join(parts) or "little"
+    chosen: dict[str, str] = {}  # wave -> feature
+    for name in effects.abs().sort_values(ascending=False).index:
+        if abs(effects[name]) > SLIGHT and len(chosen) < NAMED:
+            chosen.setdefault(name.partition("_")[0], name)
+    arrows = {name: "↑" if effects[name] > 0 else "↓" for name in chosen.values()}
+    return ", ".join(f"{feature_title(name)} {arrow}" for name, arrow in arrows.items()) or "little"

@@ -243,8 +243,10 @@ def quantile_regression(x: np.ndarray, y: np.ndarray, share: float) -> np.ndarra
     Graph Stat 2000;9:60-77), for all F at once.
     """
     known = np.isfinite(y)
-    unit = np.nan_to_num(np.nanstd(np.where(known, y, np.nan), axis=0)) + 1e-12
-    y = np.where(known, y, 0) / unit
+    y, count = np.where(known, y, 0), np.maximum(known.sum(axis=0), 1)
+    spread = np.sqrt((known * (y - y.sum(axis=0) / count) ** 2).sum(axis=0) / count)
+    unit = np.where(spread > 1e-9, spread, 1.0)
+    y = y / unit
     pairs = (x[:, :, None] * x[:, None, :]).reshape(len(x), -1)  # (N, D x D)
     pull = (2 * share - 1) * x.T @ known  # (D, F)
     weight, columns = known.astype(np.float64), x.shape[1]

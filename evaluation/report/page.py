@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -239,8 +239,20 @@ def _duration(seconds: float) -> str:
     return f"{minutes} min {rest} s" if minutes else f"{rest} s"
 
 
-def write_results(folder: Path, metrics: dict, figures: Mapping[str, Figure]) -> None:
-    """Writes figures, `metrics.json` and, last, `report.html`: then a run is finished."""
+def write_results(
+    folder: Path,
+    metrics: dict,
+    figures: Mapping[str, Figure],
+    write_page: Callable[[Path], object] = str,
+) -> None:
+    """Writes figures, metrics, the explorer and, last, `report.html`: then a run is finished.
+
+    Args:
+        folder: of the run.
+        metrics: sections.
+        figures: by name.
+        write_page: writes `explorer.html` into the folder; by default there is none.
+    """
     (folder / "figures").mkdir(exist_ok=True)
     for name, figure in tqdm(figures.items(), "Drawing", unit="figure", disable=None):
         save(figure, folder / "figures" / f"{name}.png")
@@ -250,4 +262,5 @@ def write_results(folder: Path, metrics: dict, figures: Mapping[str, Figure]) ->
         for section, values in metrics.items()
     }
     write_text(folder / "metrics.json", json.dumps(plain, indent=2, allow_nan=False) + "\n")
+    write_page(folder)
     write_report(folder)

@@ -33,6 +33,7 @@ from evaluation.explorer.reference import (
 )
 from evaluation.measures.names import feature_title
 from evaluation.measures.slopes import robust_sd
+from tests import tiny_cohort
 from training.provenance import fingerprint
 from training.run_folder import RunError
 from vae import VAE
@@ -96,6 +97,18 @@ def test_every_kind_of_model_has_a_page(name, tmp_path):
     assert kl == sorted(kl, reverse=True)
     assert page.stat().st_size < 6e6
     assert not re.search(r"""(src|href)=["'](?!#)""", page.read_text("utf-8"))
+
+
+def test_beats_in_which_nothing_can_be_measured_have_a_page_too(tmp_path):
+    model = VAE(
+        *((12, 60), (2, 2), ((1, 20), (12, 1)), ("same", "valid"), 3, tiny_cohort.SCHEMA.dim),
+        schema=tiny_cohort.SCHEMA,
+        hidden=(8,),
+    )
+    model.adapt(tiny_cohort.COHORT.ecg, tiny_cohort.COHORT.subjects)
+    reference = of_training(tiny_cohort.COHORT)
+    described = description_in(write_explorer(tmp_path, model, "tiny", reference))
+    assert {one["low"] is None for one in described["features"].values()} == {True}
 
 
 def test_nothing_of_a_single_subject_is_in_the_page(tmp_path):
@@ -201,6 +214,19 @@ def test_latents_are_ordered_and_called_by_what_they_move():
         spread = robust_sd(features_of(model, part.ecg)[list(SHOWN)])
         largest = (change[list(SHOWN)] / spread).abs().drop(index="t_axis").drop(index="qrs_axis")
         assert largest[feature] > 0.99 * largest.max() or feature.endswith("axis")
+
+
+def test_a_latent_that_does_nothing_is_called_so():
+    model = small()
+    for name in ("dense_of_latent", "linear_ecg"):
+        kernel = model.decoder.get_layer(name).kernel
+        without = np.array(keras.ops.convert_to_numpy(kernel))
+        without[1] = 0
+        kernel.assign(without)
+    described = description(model, Numbers(), of_training(COHORT))
+    moves = {one["index"]: one["moves"] for one in described["latent"]}
+    assert moves[1] == "little"
+    assert "little" not in (moves[0], moves[2])
 
 
 def test_a_layer_that_the_page_does_not_know_is_named():

@@ -356,6 +356,7 @@ def test_test_subjects_are_reconstructed_as_the_model_does(visit, tried):
 def test_the_scripts_are_clean(tmp_path):
     (tmp_path / "all.js").write_text(scripts(), encoding="utf-8")
     linter = shutil.which("oxlint", path=Path(sys.executable).parent)
+    assert linter, "oxlint, which requirements.txt names, is not installed"
     settings = ROOT / "tests" / "oxlint.json"
     done = subprocess.run(
         [linter, "-c", settings, "all.js"],
