@@ -369,7 +369,7 @@ def test_a_file_that_changes_while_it_is_read_is_left_out_and_read_the_next_time
 
 def test_ten_thousand_files_in_one_folder_are_found_at_once(tmp_path):
     for number in range(10_000):
-        (tmp_path / f"{number}.x").touch()
+        os.close(os.open(tmp_path / f"{number}.x", os.O_CREAT))
     begun = time.monotonic()
     assert len(find_files(tmp_path)) == 10_000
     assert time.monotonic() - begun < 5
