@@ -130,21 +130,16 @@ def prepare(
         try:
             shards.mkdir(parents=True, exist_ok=True)
             earlier = finished_parts(Path(cache), slug, reader)
-            done = Kept([*earlier, *unfinished_parts(shards)])
-            pending = {
+            kept = Kept([*earlier, *unfinished_parts(shards)])
+            # Again where another process, with another table, has put its shards in the way.
+            while pending := {
                 key: record
                 for key, record, want in zip(keys, records, wanted, strict=True)
-                if want and key not in done
-            }
-            _run(
-                _shards(pending, shards, shard_size, reader),
-                read,
-                workers,
-                progress,
-                source,
-                sum(wanted),
-            )
-            kept = Kept([*earlier, *unfinished_parts(shards)])
+                if want and key not in kept
+            }:
+                work = _shards(pending, shards, shard_size, reader)
+                _run(work, read, workers, progress, source, sum(wanted))
+                kept = Kept([*earlier, *unfinished_parts(shards)])
             _assemble(kept, keys, subjects, unread, folder, source, reader, shards.parent)
         except OSError as error:
             raise CohortError(

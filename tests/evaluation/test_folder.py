@@ -83,7 +83,6 @@ def test_looking_needs_no_tensorflow(looked):
 
 def test_any_other_source_has_a_page_too(tmp_path):
     write_ptbxl(tmp_path / "ptbxl", 3)
-    source = ("--data.source", "ptbxl", "--data.workers", 1)
     out = tmp_path / "page.html"
     options = {"--data.source": "ptbxl", "--data.cache": tmp_path / "cache", "--out": out}
     typed = [str(one) for pair in options.items() for one in pair]
