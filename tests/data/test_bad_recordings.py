@@ -345,6 +345,32 @@ def test_links_pipes_and_hidden_files(folder):
     check(folder, {"self": lost, "away": lost, "pipe": lost})
 
 
+@pytest.mark.parametrize("keep_ids", [False, True])
+def test_names_that_are_no_text_are_told_in_one_line(folder, capsys, keep_ids):
+    for number, name in enumerate((b"\xff\xfe", b"two\nlines", b"tab\rback")):
+        path = os.path.join(os.fsencode(folder), name)
+        with open(path, "wb") as file:
+            file.write(files.mfer(other(2 + number)) if number else b"nothing")
+    cohort = load(folder, keep_ids=keep_ids)
+    assert len(cohort) == 3
+    printed = capsys.readouterr().out.encode().decode()  # every character can be printed
+    assert "no known format: 1 (\\udcff\\udcfe)" in printed
+
+
+def test_folders_that_cannot_be_looked_into_are_named(folder, monkeypatch, capsys):
+    real = os.scandir
+
+    def scandir(path):
+        if str(path).endswith("closed"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return real(path)
+
+    (folder / "closed").mkdir()
+    monkeypatch.setattr(os, "scandir", scandir)
+    assert len(load(folder)) == 1
+    assert "closed cannot be looked into: Permission denied." in capsys.readouterr().out
+
+
 def test_a_file_that_changes_while_it_is_read_is_left_out_and_read_the_next_time(
     folder, monkeypatch
 ):
