@@ -146,6 +146,9 @@ def test_strips_without_qrs_or_with_lost_leads_are_none(folder):
 
 def test_mixed_rates_units_and_doubled_leads_are_refused(folder):
     put(folder, "rates", files.edf(ONE, rates=[500] * 6 + [250] * 6))
+    count = ONE.strip.shape[1]
+    late = struct.pack("<IIB", 11, count + 10, 2)  # lead II begins 10 samples later
+    put(folder, "starts", files.scp(ONE).replace(struct.pack("<IIB", 1, count, 2), late))
     put(folder, "unit", files.edf(ONE, unit="mmHg"))
     put(folder, "no unit", files.edf(ONE, unit=""))
     put(folder, "twice", files.mortara(replace(ONE, leads=("I", "I", *LEADS[2:]))))
@@ -157,6 +160,7 @@ def test_mixed_rates_units_and_doubled_leads_are_refused(folder):
         folder,
         {
             "rates": "leads with different sampling rates",
+            "starts": "leads with different starts",
             "unit": "unknown unit 'mmHg'",
             "no unit": "no unit of lead I",
             "twice": "lead I is there twice",
