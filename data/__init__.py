@@ -57,6 +57,11 @@ def load_cohort(settings, check: Check | None = None) -> Cohort:
     unit = settings.time_unit
     if settings.outcomes is not None and not settings.outcomes.is_file():
         raise CohortError(f"data.outcomes: {settings.outcomes} is not there.")
+    if settings.outcomes is not None and settings.source == "recordings" and not settings.keep_ids:
+        raise CohortError(
+            "data.outcomes goes by ids, and those of your recordings are replaced by hashes. Put "
+            "the columns into subjects.csv beside the recordings, or say --data.keep_ids True."
+        )
     joined = settings.outcomes is not None and "time" in settings.outcome_columns
     if unit != "years" and not joined and settings.source in IN_YEARS:
         raise CohortError(

@@ -72,6 +72,11 @@ class File(NamedTuple):
     size: int
     changed: int
 
+    @property
+    def called(self) -> str:
+        """The name as a line of text can hold it: file systems allow more."""
+        return "".join(one if one.isprintable() else repr(one)[1:-1] for one in self.name)
+
 
 def load_recordings(path: str | Path, *arguments, **options) -> Cohort:
     """The cohort of `read_folder`, which takes the same arguments."""
@@ -122,8 +127,8 @@ def read_folder(
         check(pd.DataFrame(columns=list(dict.fromkeys(later))), later)
     files = find_files(path, extension)
     names = Pseudonyms.of(cache, keep_ids)
-    ids = [names("file", file.name) for file in files]
-    file_of = dict(zip(ids, (file.name for file in files), strict=True))
+    ids = [names("file", file.called) for file in files]
+    file_of = dict(zip(ids, (file.called for file in files), strict=True))
     cohort = _prepared(
         file_of,
         subjects=pd.DataFrame({"subject_id": ids}),
@@ -168,7 +173,11 @@ def find_files(folder: Path, extension: str = "") -> list[File]:
         CohortError: there are none.
     """
     found: list[File] = []
-    for place, folders, names in os.walk(folder):
+
+    def say(error: OSError) -> None:
+        print(f"{error.filename} cannot be looked into: {error.strerror}.")
+
+    for place, folders, names in os.walk(folder, onerror=say):
         folders[:] = [name for name in folders if not name.startswith(".")]
         here = set(names)
         for name in names:
@@ -261,7 +270,7 @@ class FileReader:
         patient, examination = person.patient_id, person.accession
         return {
             **person._asdict(),
-            "patient_id": self.names("file", record.name)
+            "patient_id": self.names("file", record.called)
             if patient is None
             else self.names("patient", patient),
             "accession": None if examination is None else self.names("accession", examination),

@@ -146,6 +146,9 @@ def test_strips_without_qrs_or_with_lost_leads_are_none(folder):
 
 def test_mixed_rates_units_and_doubled_leads_are_refused(folder):
     put(folder, "rates", files.edf(ONE, rates=[500] * 6 + [250] * 6))
+    count = ONE.strip.shape[1]
+    late = struct.pack("<IIB", 11, count + 10, 2)  # lead II begins 10 samples later
+    put(folder, "starts", files.scp(ONE).replace(struct.pack("<IIB", 1, count, 2), late))
     put(folder, "unit", files.edf(ONE, unit="mmHg"))
     put(folder, "no unit", files.edf(ONE, unit=""))
     put(folder, "twice", files.mortara(replace(ONE, leads=("I", "I", *LEADS[2:]))))
@@ -157,6 +160,7 @@ def test_mixed_rates_units_and_doubled_leads_are_refused(folder):
         folder,
         {
             "rates": "leads with different sampling rates",
+            "starts": "leads with different starts",
             "unit": "unknown unit 'mmHg'",
             "no unit": "no unit of lead I",
             "twice": "lead I is there twice",
@@ -345,6 +349,32 @@ def test_links_pipes_and_hidden_files(folder):
     check(folder, {"self": lost, "away": lost, "pipe": lost})
 
 
+@pytest.mark.parametrize("keep_ids", [False, True])
+def test_names_that_are_no_text_are_told_in_one_line(folder, capsys, keep_ids):
+    for number, name in enumerate((b"\xff\xfe", b"two\nlines", b"tab\rback")):
+        path = os.path.join(os.fsencode(folder), name)
+        with open(path, "wb") as file:
+            file.write(files.mfer(other(2 + number)) if number else b"nothing")
+    cohort = load(folder, keep_ids=keep_ids)
+    assert len(cohort) == 3
+    printed = capsys.readouterr().out.encode().decode()  # every character can be printed
+    assert "no known format: 1 (\\udcff\\udcfe)" in printed
+
+
+def test_folders_that_cannot_be_looked_into_are_named(folder, monkeypatch, capsys):
+    real = os.scandir
+
+    def scandir(path):
+        if str(path).endswith("closed"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return real(path)
+
+    (folder / "closed").mkdir()
+    monkeypatch.setattr(os, "scandir", scandir)
+    assert len(load(folder)) == 1
+    assert "closed cannot be looked into: Permission denied." in capsys.readouterr().out
+
+
 def test_a_file_that_changes_while_it_is_read_is_left_out_and_read_the_next_time(
     folder, monkeypatch
 ):
@@ -369,7 +399,7 @@ def test_a_file_that_changes_while_it_is_read_is_left_out_and_read_the_next_time
 
 def test_ten_thousand_files_in_one_folder_are_found_at_once(tmp_path):
     for number in range(10_000):
-        (tmp_path / f"{number}.x").touch()
+        os.close(os.open(tmp_path / f"{number}.x", os.O_CREAT))
     begun = time.monotonic()
     assert len(find_files(tmp_path)) == 10_000
     assert time.monotonic() - begun < 5

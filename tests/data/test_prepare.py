@@ -124,6 +124,23 @@ class _InterruptedAt:
         return Strip(rhythm_strip(seconds=5, noise=0.01, seed=number), 500)
 
 
+def test_shards_that_another_process_puts_in_the_way_are_made_again(tmp_path, monkeypatch):
+    """Two processes with different tables number their shards alike."""
+    real, runs = engine._run, []
+
+    def disturbed(work, *rest):
+        real(work, *rest)
+        runs.append(len(work))
+        if len(runs) == 1:
+            work[1].file.unlink()
+
+    monkeypatch.setattr(engine, "_run", disturbed)
+    cohort = run(tmp_path)
+    assert runs == [3, 1]
+    assert list(cohort.subjects["subject_id"]) == [f"s{k}" for k in range(10)]
+    assert len(log(tmp_path)) == 14
+
+
 def test_an_interruption_while_the_cohort_is_put_together_is_mended(tmp_path, monkeypatch):
     def fail(*_):
         raise OSError(28, "No space left on device")

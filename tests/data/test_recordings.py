@@ -342,6 +342,19 @@ def test_the_settings_name_the_source(folder):
     assert pd.isna(column(stored, "beat_noise_uv")).all()
 
 
+def test_outcomes_by_ids_need_the_ids(folder):
+    for number in range(4):
+        put(folder, f"{number}", files.mfer(other(number, patient_id=f"P{number}")))
+    outcomes = folder.parent / "outcomes.csv"
+    outcomes.write_text("patient_id,time,event\nP1,2,1\nP2,3,0\n")
+    settings = replace(PRESETS["recordings"].data, path=folder, cache=folder.parent / "cache")
+    settings = replace(settings, outcomes=outcomes)
+    with pytest.raises(CohortError, match="replaced by hashes.*subjects.csv"):
+        load_cohort(settings)
+    cohort = load_cohort(replace(settings, keep_ids=True))
+    np.testing.assert_array_equal(column(cohort, "time"), [np.nan, 2, 3, np.nan])
+
+
 # --- what is kept of a file ---------------------------------------------------------------------
 
 

@@ -13,9 +13,11 @@ from tests.recording_files import SECRETS
 from tests.simulated_strips import write_ptbxl
 
 
-@pytest.fixture
-def recordings(tmp_path):
-    folder = tmp_path / SECRETS[0]
+@pytest.fixture(scope="module")
+def looked(tmp_path_factory):
+    """What the program prints and writes of a folder, and where that is; in a Python of its own."""
+    place = tmp_path_factory.mktemp("looked")
+    folder = place / SECRETS[0]
     for number, write in enumerate((files.muse, files.philips, files.scp, files.mfer)):
         put(folder, f"{SECRETS[1]} {number}", write(other(number, sex="FM"[number % 2])))
     put(folder, "copy", files.dicom(other(0)))
@@ -24,13 +26,14 @@ def recordings(tmp_path):
     (folder / "subjects.csv").write_text(
         f"patient_id,date,sex,lvef\n{ONE.patient_id},2011-01-01,female,51\n"
     )
-    return folder
-
-
-def page_of(tmp_path, *arguments):
-    out = tmp_path / "page.html"
-    program.main([*map(str, arguments), "--out", str(out), "--data.cache", str(tmp_path / "cache")])
-    return out.read_text("utf-8")
+    code = (
+        "import sys\nfrom evaluation import folder\n"
+        f"folder.main([{str(folder)!r}, '--data.workers', '1', '--list', 'True'])\n"
+        "print({'tensorflow', 'keras', 'torch'} & set(sys.modules))\n"
+    )
+    done = run_fresh(code, place)
+    assert done.returncode == 0, done.stderr
+    return done.stdout, (place / "recordings.html").read_text("utf-8"), place
 
 
 def words(page):
@@ -38,8 +41,8 @@ def words(page):
     return re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", page))
 
 
-def test_the_page_says_what_is_in_a_folder(recordings, tmp_path):
-    page = page_of(tmp_path, recordings, "--data.workers", 1)
+def test_the_page_says_what_is_in_a_folder(looked):
+    _, page, _ = looked
     text = words(page)
     assert "4 of 7 recordings can be used, of 1 patients" in text
     for row in (
@@ -60,23 +63,31 @@ def test_the_page_says_what_is_in_a_folder(recordings, tmp_path):
     assert sum(bool(re.fullmatch("[0-9a-f]{16}", name)) for name in pictures) == 4  # beats
 
 
-def test_the_page_holds_no_names_and_refers_to_nothing_outside(recordings, tmp_path):
-    page = page_of(tmp_path, recordings, "--data.workers", 1)
+def test_the_page_holds_no_names_and_refers_to_nothing_outside(looked):
+    _, page, place = looked
     for secret in SECRETS:
         assert secret not in page
-    assert "http" not in page.replace("http-equiv", "")
-    assert str(tmp_path) not in page
+    assert "http" not in page
+    assert str(place) not in page
 
 
-def test_files_that_are_left_out_can_be_listed_by_name(recordings, tmp_path, capsys):
-    page_of(tmp_path, recordings, "--data.workers", 1, "--list", True)
-    assert re.search("[0-9a-f]{16}  short  shorter than 2.5 s", capsys.readouterr().out)
+def test_files_that_are_left_out_can_be_listed_by_name(looked):
+    printed, _, _ = looked
+    assert re.search("[0-9a-f]{16}  short  shorter than 2.5 s", printed)
+
+
+def test_looking_needs_no_tensorflow(looked):
+    printed, _, _ = looked
+    assert printed.endswith("set()\n")
 
 
 def test_any_other_source_has_a_page_too(tmp_path):
     write_ptbxl(tmp_path / "ptbxl", 3)
-    source = ("--data.source", "ptbxl", "--data.workers", 1)
-    text = words(page_of(tmp_path, tmp_path / "ptbxl", *source))
+    out = tmp_path / "page.html"
+    options = {"--data.source": "ptbxl", "--data.cache": tmp_path / "cache", "--out": out}
+    typed = [str(one) for pair in options.items() for one in pair]
+    program.main([str(tmp_path / "ptbxl"), *typed, "--data.workers", "1"])
+    text = words(out.read_text("utf-8"))
     assert "3 of 3 recordings can be used, of 3 patients; PTB-XL 500 Hz" in text
 
 
@@ -95,14 +106,3 @@ def test_a_mistake_is_one_line(arguments, message, capsys, tmp_path, monkeypatch
     error = capsys.readouterr().err
     assert message in error
     assert error.count("\n") == 1
-
-
-def test_looking_needs_no_tensorflow(recordings, tmp_path):
-    code = (
-        "import sys\nfrom evaluation import folder\n"
-        f"folder.main([{str(recordings)!r}, '--data.workers', '1'])\n"
-        "print({'tensorflow', 'keras', 'torch'} & set(sys.modules))\n"
-    )
-    done = run_fresh(code, tmp_path)
-    assert done.stdout.endswith("set()\n"), done.stdout + done.stderr
-    assert (tmp_path / "recordings.html").is_file()
