@@ -61,6 +61,8 @@ def _read(settings) -> Cohort:
         from data.synthetic import simulate
 
         return simulate(settings.subjects, settings.seed)
+    from data.fiducial import check_qrs
+
     if not settings.path.exists():
         raise CohortError(f"data.path: {settings.path} is not there. Give --data.path FOLDER.")
     if settings.source == "ptbxl":
@@ -76,17 +78,18 @@ def _read(settings) -> Cohort:
     if settings.source == "ukbiobank":
         from data.readers.ukbiobank import load_ukbiobank
 
-        return load_ukbiobank(
+        cohort = load_ukbiobank(
             settings.path, settings.cache, settings.beats, settings.workers or None
         )
+        remedy = "Its QOnset and QOffset do not fit its beats: --data.beats strip makes ours."
+        check_qrs(cohort, remedy if settings.beats == "median" else "")
+        return cohort
     if settings.source == "arrays":
         from data.readers.arrays import load_arrays
 
         return load_arrays(
             settings.path, settings.conditions, settings.sampling_rate, settings.qrs_sample
         )
-    from data.fiducial import check_qrs
-
     cohort = Cohort.open(settings.path)
     check_qrs(
         cohort,
