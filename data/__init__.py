@@ -100,6 +100,8 @@ def _read(settings, first: Mapping[str, Check]) -> Cohort:
         from data.synthetic import simulate
 
         return simulate(settings.subjects, settings.seed)
+    from data.fiducial import check_qrs
+
     path, cache, workers = settings.path, settings.cache, settings.workers or None
     if not path.exists():
         raise CohortError(f"data.path: {path} is not there. Give --data.path FOLDER.")
@@ -119,7 +121,10 @@ def _read(settings, first: Mapping[str, Check]) -> Cohort:
     if settings.source == "ukbiobank":
         from data.readers.ukbiobank import load_ukbiobank
 
-        return load_ukbiobank(path, cache, settings.beats, workers, **first)
+        cohort = load_ukbiobank(path, cache, settings.beats, workers, **first)
+        remedy = "Its QOnset and QOffset do not fit its beats: --data.beats strip makes ours."
+        check_qrs(cohort, remedy if settings.beats == "median" else "")
+        return cohort
     if settings.source in ("challenge", "mimic", "sph"):
         from data.readers import archives
 
@@ -133,8 +138,6 @@ def _read(settings, first: Mapping[str, Check]) -> Cohort:
         from data.readers.arrays import load_arrays
 
         return load_arrays(path, settings.conditions, settings.sampling_rate, settings.qrs_sample)
-    from data.fiducial import check_qrs
-
     cohort = Cohort.open(path)
     check_qrs(
         cohort,

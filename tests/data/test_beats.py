@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 from scipy.signal import find_peaks, resample
 
+from benchmarks.delineation import read_record, read_waves
 from data.beats import BeatError, _median, _peaks, _quality, _windows, median_beat, qrs_bounds
 from data.cohort import INDEPENDENT_LEADS, LEADS, QRS_SAMPLE, derive_leads, einthoven_residual
 from data.strips import Strip, check_limb_leads, clean
-from tests.places import ROOT
+from tests.places import ROOT, SHARED
 from tests.simulated_strips import WAVES, beat, rhythm_strip
 
 ONSET = QRS_SAMPLE - 27  # 54 ms before the middle: outside of Q, R and S by 3 widths
@@ -420,3 +421,15 @@ def test_leads_are_known_as_recorders_and_formats_call_them():
     np.testing.assert_array_equal(median_beat(frank, 500, names).ecg, expected)
     with pytest.raises(BeatError, match="unknown lead '-aVR'"):
         median_beat(strip, 500, [*LEADS[:3], "-aVR", *LEADS[4:]])
+
+
+@pytest.mark.skipif(not (SHARED / "ludb").is_dir(), reason="LUDB is not here")
+@pytest.mark.parametrize("record", [8, 34, 45, 74, 95])
+def test_paced_beats_have_their_qrs_where_cardiologists_marked_it(record):
+    name = SHARED / "ludb" / "data" / str(record)
+    marked = read_record(name, "paced")
+    onset, offset = np.nanmedian(marked.marks[:, 2:4], axis=0)  # ms from the middle
+    assert abs(onset + offset) / 2 < 12
+    waves = read_waves(name, "ii")["qrs"][:, 1]
+    rate = 60 * 500 / np.diff(waves).mean()
+    assert marked.beat.heart_rate == pytest.approx(rate, abs=5)

@@ -14,6 +14,7 @@ from data.fiducial import check_qrs, locate_qrs
 from data.readers.arrays import load_arrays
 from data.synthetic import simulate
 from evaluation.measures.features import measure
+from tests.cardiosoft_files import document, stored_beat, waveforms, write
 from tests.simulated_strips import beat, rhythm_strip
 
 SIMULATED = simulate(60, seed=3)
@@ -165,3 +166,20 @@ def test_waves_are_measured_alike_at_any_rate_that_is_known(rate):
 def test_a_rate_or_a_place_that_no_reader_takes_is_refused(tmp_path, settings, message):
     with pytest.raises(ConfigError, match=message):
         DataConfig(path=tmp_path, **settings)
+
+
+@pytest.mark.parametrize("off", [0, 60])
+def test_a_recorder_that_says_another_place_than_its_beats_is_noticed(tmp_path, off):
+    """UK Biobank's median beats are cut where the recorder says that the QRS begins and ends."""
+    for eid in (1000011, 1000022, 1000033):
+        text = document(waveforms(stored_beat()), qrs=(432 + off, 524 + off))
+        write(tmp_path / f"{eid}_20205_2_0.xml", text)
+    (tmp_path / "subjects.csv").write_text("eid,age\n1000011,50\n1000022,60\n1000033,70\n")
+    settings = DataConfig(
+        source="ukbiobank", path=tmp_path, cache=tmp_path / "cache", conditions=("age",), workers=1
+    )
+    if off:
+        with pytest.raises(CohortError, match="Found: on sample 12.*QOnset.*--data.beats strip"):
+            load_cohort(settings)
+    else:
+        assert len(load_cohort(settings)) == 3

@@ -38,3 +38,20 @@ def test_keras_starts_without_a_word_unless_words_are_asked_for(level):
     code, said = stderr_of("quiet.import_keras()\nimport keras", **env)
     assert code == 0
     assert (said == "") == (level is None)
+
+
+@pytest.mark.parametrize("file", ["train.py", "evaluation", "evaluation/generate.py"])
+def test_a_command_runs_as_a_file_from_any_folder(tmp_path, file):
+    (tmp_path / "data").mkdir()  # the names of folders there mean nothing
+    (tmp_path / "config.py").write_text("raise SystemExit('not this one')")
+    done = subprocess.run(
+        [sys.executable, str(ROOT / file), "--help"],
+        cwd=tmp_path,
+        env={name: value for name, value in os.environ.items() if name != "PYTHONPATH"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "usage" in done.stdout
+    assert done.stderr == ""
