@@ -138,11 +138,12 @@ def prepare(
             try:
                 earlier, shards = finished_parts(Path(cache), slug, reader), scratch / "shards"
                 shards.mkdir(parents=True, exist_ok=True)
-                done = Kept([*earlier, *unfinished_parts(shards)])
-                pending = {key: record for key, record in wanted.items() if key not in done}
-                parts = _shards(pending, shards, shard_size, reader)
-                _run(parts, read, workers, progress, source, len(wanted))
                 kept = Kept([*earlier, *unfinished_parts(shards)])
+                # Again where no lock keeps another process from putting its shards in the way.
+                while pending := {key: one for key, one in wanted.items() if key not in kept}:
+                    parts = _shards(pending, shards, shard_size, reader)
+                    _run(parts, read, workers, progress, source, len(wanted))
+                    kept = Kept([*earlier, *unfinished_parts(shards)])
                 _assemble(kept, keys, subjects, unread, folder, source, reader, scratch)
             except OSError as error:
                 raise CohortError(
