@@ -187,6 +187,7 @@ def test_the_recorders_own_beat_is_cut_aligned_and_put_on_our_zero(folder):
     assert column(cohort, "format") == ["GE MUSE XML", "CardioSoft XML"]
     ours = load(folder)
     assert likeness(cohort.ecg[0], ours.ecg[0]) > 0.999
+    assert likeness(cohort.ecg[1], ours.ecg[3]) > 0.99
     # As it is stored, moved by whole samples and by one level per lead.
     places = [ONE.median[:, at : at + 400] * 0.005 - cohort.ecg[0] for at in range(90, 130)]
     assert min(np.ptp(place[[0, 1, *range(6, 12)]], axis=1).max() for place in places) < 1e-5
