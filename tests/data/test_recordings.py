@@ -92,6 +92,14 @@ def test_each_format_gives_the_beat_of_its_strip_and_whom_it_is_of(folder, kind)
         assert one["bmi"] == pytest.approx(72 / 1.7**2)
 
 
+def test_compressed_scp_has_the_samples_of_the_plain_one(folder):
+    plain = read_export(put(folder, "a", files.scp(ONE)), "SCP-ECG").strip
+    packed = files.scp(ONE, compressed=True)
+    assert len(packed) < 0.7 * len(files.scp(ONE))
+    found = read_export(put(folder, "b", packed), "SCP-ECG").strip
+    np.testing.assert_array_equal(found.ecg, plain.ecg)
+
+
 def test_records_of_the_challenge_give_beat_age_sex_and_diagnoses(folder):
     files.challenge(folder, "A0001", ONE)
     files.challenge(folder, "A0002", other(2, sex="M"), ["# Age: NaN", "#Sex: Unknown", "#Dx: 1"])
