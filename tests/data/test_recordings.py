@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from config import PRESETS
+from config import PRESETS, DataConfig
 from data import load_cohort
 from data.beats import median_beat
 from data.cohort import LEADS, CohortError
@@ -349,6 +349,20 @@ def test_the_settings_name_the_source(folder):
     assert column(cohort, "patient_id") == ["4711-0815-PAT"]
     stored = load_cohort(replace(settings, beats="stored"))
     assert pd.isna(column(stored, "beat_noise_uv")).all()
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        {"recordings": "first"},
+        {"keep_ids": True},
+        {"beats": "stored"},
+        {"millivolts_per_unit": 2.0},
+    ],
+)
+def test_settings_of_other_sources_are_not_passed_over(setting):
+    with pytest.raises(CohortError, match=f"data.{next(iter(setting))} .*source 'synthetic'"):
+        load_cohort(DataConfig(**setting))
 
 
 def test_outcomes_by_ids_need_the_ids(folder):
