@@ -33,6 +33,13 @@ __all__ = [
 
 Check = Callable[[pd.DataFrame, Collection[str]], None]
 
+# Settings that say something of some sources only: what they say nothing by, and those sources.
+SOURCES_OF = {
+    "recordings": (("all",), ("recordings",)),
+    "keep_ids": ((False,), ("recordings",)),
+    "millivolts_per_unit": ((0,), ("echonext",)),
+    "beats": (("median", "strip"), ("recordings", "ukbiobank")),
+}
 IN_YEARS = ("synthetic", "code15")  # sources that have times of their own, in years
 
 
@@ -54,6 +61,13 @@ def load_cohort(settings, check: Check | None = None) -> Cohort:
     """
     from data.outcomes import in_years, join_outcomes
 
+    for name, (nothing, sources) in SOURCES_OF.items():
+        value = getattr(settings, name)
+        if value not in nothing and settings.source not in sources:
+            raise CohortError(
+                f"data.{name} {value} is for the source {' or '.join(sources)}. Received the "
+                f"source {settings.source!r}, which has no place for it."
+            )
     unit = settings.time_unit
     if settings.outcomes is not None and not settings.outcomes.is_file():
         raise CohortError(f"data.outcomes: {settings.outcomes} is not there.")

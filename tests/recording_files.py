@@ -267,8 +267,26 @@ def _section(number, body):
     return struct.pack("<H", crc) + head + body
 
 
-def scp(one):
-    """SCP-ECG 2.0 with amplitudes as they are: sections 0, 1, 3 and 6."""
+def _huffman(values):
+    """Second differences in the code of EN 1064's own table (19999)."""
+    differences = np.concatenate([values[:2], np.diff(values, 2)]).tolist()
+    bits = []
+    for value in differences:
+        if value == 0:
+            bits.append("0")
+        elif abs(value) <= 8:
+            bits.append("1" * abs(value) + "0" + ("0" if value > 0 else "1"))
+        elif -128 <= value < 128:
+            bits.append("1111111110" + f"{value & 0xFF:08b}")
+        else:
+            bits.append("1111111111" + f"{value & 0xFFFF:016b}")
+    text = "".join(bits)
+    text += "0" * (-len(text) % 16)
+    return int(text, 2).to_bytes(len(text) // 8, "big")
+
+
+def scp(one, compressed=False):
+    """SCP-ECG 2.0, amplitudes as they are or compressed: sections 0, 1, (2), 3 and 6."""
 
     def tag(number, content):
         return struct.pack("<BH", number, len(content)) + content
@@ -277,6 +295,8 @@ def scp(one):
     codes = {"I": 1, "II": 2, "V1": 3, "V2": 4, "V3": 5, "V4": 6, "V5": 7, "V6": 8}
     count = one.digital.shape[1]
     when = one.recorded
+    pack = _huffman if compressed else (lambda row: row.tobytes())
+    leads = [pack(one.digital[row].astype("<i2")) for row in eight]
     sections = {
         1: tag(0, LAST.encode() + b"\0")
         + tag(1, FIRST.encode() + b"\0")
@@ -291,11 +311,13 @@ def scp(one):
         + tag(255, b""),
         3: struct.pack("<BB", 8, (8 << 3) | 4)
         + b"".join(struct.pack("<IIB", 1, count, codes[one.leads[row]]) for row in eight),
-        6: struct.pack("<HHBB", int(1000 * UV), 1_000_000 // one.rate, 0, 0)
-        + struct.pack("<8H", *[2 * count] * 8)
-        + b"".join(one.digital[row].tobytes() for row in eight),
+        6: struct.pack("<HHBB", int(1000 * UV), 1_000_000 // one.rate, 2 * compressed, 0)
+        + struct.pack("<8H", *map(len, leads))
+        + b"".join(leads),
     }
-    made = {number: _section(number, body) for number, body in sections.items()}
+    if compressed:
+        sections[2] = struct.pack("<H", 19999)
+    made = {number: _section(number, body) for number, body in sorted(sections.items())}
     length = 16 + 10 * 12
     places, at = {0: (length, 7)}, 7 + length
     for number, section in made.items():

@@ -5,11 +5,13 @@ from copy import copy
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 from scipy.special import expit, huber
 
 import train as script
 from config import CONFIG, ConfigError, ModelConfig
+from data.synthetic import simulate
 from data.tasks import TASKS, Task
 from evaluation.measures.prediction import prediction_metrics
 from tests.eager import train_eagerly
@@ -125,15 +127,21 @@ def test_a_run_trains_and_judges_it(added, tmp_path, monkeypatch):
     train_eagerly(monkeypatch)
     judge_sparingly(monkeypatch)
     small = {"conv_filters": (2, 2), "latent_space_dim": 3, "hidden": (8,)}
+    cohort = simulate(200, 0)
+    cohort.excluded = pd.DataFrame({"subject_id": ["lost"], "reason": ["lead V1 is flat"]})
+    cohort.save(tmp_path / "prepared")
+    shares = {"validation_fraction": 0.2, "test_fraction": 0.25}
     config = replace(
         CONFIG,
         run="huber",
-        data=replace(CONFIG.data, subjects=200, validation_fraction=0.2, test_fraction=0.25),
+        data=replace(CONFIG.data, source="prepared", path=tmp_path / "prepared", **shares),
         model=replace(CONFIG.model, task="huber", target="lv_mass", **small),
         training=replace(CONFIG.training, epochs=1, xla=False),
         evaluation=replace(CONFIG.evaluation, bootstrap=100, generated=20, examples=1),
     )
     folder = script.train(config)
+    left_out = (folder / "excluded.csv").read_text().splitlines()
+    assert left_out == ["subject_id,reason", "lost,lead V1 is flat"]
     metrics = json.loads((folder / "metrics.json").read_text())["prediction"]
     assert {"mae", "rmse", "r2", "mae_null"} <= set(metrics)
     assert VAE.load(folder).task == "huber"

@@ -118,6 +118,28 @@ def read_median_beat(file: str | Path) -> Beat:
     )
 
 
+def read_stored_beat(file: str | Path) -> Strip:
+    """Reads the recorder's own median beat as it is stored: all of it that is valid.
+
+    Args:
+        file: CardioSoft XML.
+
+    Returns:
+        The beat in mV, its QRS anywhere, its leads in the order of the file.
+
+    Raises:
+        BeatError: the file is damaged or holds no median beat; the message is the reason.
+        OSError: the file cannot be opened.
+    """
+    in_section = (*_SCALES, "FirstValid", "LastValid", "WaveformData")
+    document = _parse(file, {f"{_MEDIAN}/{name}" for name in in_section}, _MEDIAN)
+    stored = _waveforms(document, _MEDIAN, "median beat")
+    first, last = (document.number(f"{_MEDIAN}/{n}", "sample") for n in ("FirstValid", "LastValid"))
+    first = 0 if np.isnan(first) else max(0, int(first))
+    last = stored.ecg.shape[1] - 1 if np.isnan(last) else int(last)
+    return stored._replace(ecg=stored.ecg[:, first : last + 1])
+
+
 def read_measurements(file: str | Path) -> dict[str, float]:
     """Reads what the recorder measured, and the age at the recording; no samples.
 

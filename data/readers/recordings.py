@@ -291,12 +291,12 @@ def read_file(file: Path, kind: str, stored: bool) -> tuple[Strip | Beat, Person
         Exception: anything that a damaged file makes a library raise.
     """
     if kind == CARDIOSOFT:
-        person = cardiosoft.read_person(file)
-        if stored:
-            return cardiosoft.read_median_beat(file), person
         strip = cardiosoft.read_strip(file)
-        return checked_strip(strip.ecg, strip.sampling_rate, tuple(strip.leads)), person
-    found: Export = read_challenge(file) if kind == WFDB else read_export(file, kind)
+        strip = checked_strip(strip.ecg, strip.sampling_rate, tuple(strip.leads))
+        own = cardiosoft.read_stored_beat(file) if stored else None
+        found = Export(strip, own, cardiosoft.read_person(file))
+    else:
+        found = read_challenge(file) if kind == WFDB else read_export(file, kind)
     return stored_beat(found.stored, found.strip) if stored else found.strip, found.person
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from config import PRESETS
+from config import PRESETS, DataConfig
 from data import load_cohort
 from data.beats import median_beat
 from data.cohort import LEADS, CohortError
@@ -90,6 +90,14 @@ def test_each_format_gives_the_beat_of_its_strip_and_whom_it_is_of(folder, kind)
     if kind not in ("HL7 aECG", "EDF", "ISHNE", "MFER"):  # these have no place for them
         assert (one["height"], one["weight"]) == (170, 72)
         assert one["bmi"] == pytest.approx(72 / 1.7**2)
+
+
+def test_compressed_scp_has_the_samples_of_the_plain_one(folder):
+    plain = read_export(put(folder, "a", files.scp(ONE)), "SCP-ECG").strip
+    packed = files.scp(ONE, compressed=True)
+    assert len(packed) < 0.7 * len(files.scp(ONE))
+    found = read_export(put(folder, "b", packed), "SCP-ECG").strip
+    np.testing.assert_array_equal(found.ecg, plain.ecg)
 
 
 def test_records_of_the_challenge_give_beat_age_sex_and_diagnoses(folder):
@@ -187,6 +195,7 @@ def test_the_recorders_own_beat_is_cut_aligned_and_put_on_our_zero(folder):
     assert column(cohort, "format") == ["GE MUSE XML", "CardioSoft XML"]
     ours = load(folder)
     assert likeness(cohort.ecg[0], ours.ecg[0]) > 0.999
+    assert likeness(cohort.ecg[1], ours.ecg[3]) > 0.99
     # As it is stored, moved by whole samples and by one level per lead.
     places = [ONE.median[:, at : at + 400] * 0.005 - cohort.ecg[0] for at in range(90, 130)]
     assert min(np.ptp(place[[0, 1, *range(6, 12)]], axis=1).max() for place in places) < 1e-5
@@ -340,6 +349,20 @@ def test_the_settings_name_the_source(folder):
     assert column(cohort, "patient_id") == ["4711-0815-PAT"]
     stored = load_cohort(replace(settings, beats="stored"))
     assert pd.isna(column(stored, "beat_noise_uv")).all()
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        {"recordings": "first"},
+        {"keep_ids": True},
+        {"beats": "stored"},
+        {"millivolts_per_unit": 2.0},
+    ],
+)
+def test_settings_of_other_sources_are_not_passed_over(setting):
+    with pytest.raises(CohortError, match=f"data.{next(iter(setting))} .*source 'synthetic'"):
+        load_cohort(DataConfig(**setting))
 
 
 def test_outcomes_by_ids_need_the_ids(folder):
