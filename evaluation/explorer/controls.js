@@ -21,6 +21,7 @@ function sliderOf(model, condition, change, play) {
   const id = `condition-${name}`;
   const share = (value) => (value - low) / (high - low);
   const slider = element("input", { type: "range", id, min: low, max: high, step });
+  slider.value = condition.typical; // where it begins if it is unknown now
   slider.setAttribute("aria-describedby", `${id}-warning`);
   const output = element("output", { for: id });
   const warning = element("p", { class: "warning", id: `${id}-warning` });

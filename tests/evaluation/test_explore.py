@@ -24,6 +24,7 @@ from evaluation.explorer.page import description, write_explorer
 from evaluation.explorer.reference import (
     MIDDLE,
     SHOWN,
+    conditions,
     design,
     features_of,
     of_model,
@@ -109,6 +110,16 @@ def test_beats_in_which_nothing_can_be_measured_have_a_page_too(tmp_path):
     reference = of_training(tiny_cohort.COHORT)
     described = description_in(write_explorer(tmp_path, model, "tiny", reference))
     assert {one["low"] is None for one in described["features"].values()} == {True}
+
+
+def test_a_condition_that_few_subjects_have_is_placed_by_its_mean_and_sd():
+    few = COHORT.subjects["age"].where(np.arange(300) == 1)  # no one of the selection
+    cohort = Cohort(COHORT.ecg, COHORT.subjects.assign(rare=few))
+    model = small([*CONDITIONS, Condition("rare")], cohort=cohort)
+    model.schema.scaling["rare"] = (50.0, 10.0)
+    [rare] = [c for c in conditions(model.schema, of_training(cohort)) if c["name"] == "rare"]
+    assert [rare["p5"], rare["p95"]] == pytest.approx([50 - 16.45, 50 + 16.45], abs=0.01)
+    json.dumps(description(model, Numbers(), of_training(cohort)), allow_nan=False)
 
 
 def test_nothing_of_a_single_subject_is_in_the_page(tmp_path):
