@@ -39,10 +39,10 @@ def train(config: Config = CONFIG, overwrite: bool = False) -> Path:
             devices do not fit.
     """
     with owned(RUNS / config.run):
-        return _train(config, overwrite)
+        return _run(config, overwrite)
 
 
-def _train(config: Config, overwrite: bool) -> Path:
+def _run(config: Config, overwrite: bool) -> Path:
     clock = Clock()
     folder = open_run(config, overwrite)
 
