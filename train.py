@@ -18,7 +18,7 @@ from data.tasks import kind_of
 from training.command_line import explained, fail, read_settings
 from training.provenance import Clock
 from training.quiet import import_keras
-from training.run_folder import RUNS, open_run, record, write_text
+from training.run_folder import RUNS, begun_by, open_run, record, write_text
 
 
 def train(config: Config = CONFIG, overwrite: bool = False) -> Path:
@@ -71,7 +71,7 @@ def _run(config: Config, overwrite: bool) -> Path:
     if config.training.warm_start:
         check_warm_start(config.training.warm_start)
 
-    with clock.phase("data"):
+    with clock.phase("data"), begun_by(folder):
         cohort, split, schema = open_data(config)
         record(folder, cohort)
 
