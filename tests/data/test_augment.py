@@ -107,3 +107,12 @@ def test_rotations_are_those_of_scipy():
     angles = np.random.default_rng(0).normal(size=(20, 3))
     expected = Rotation.from_euler("xyz", angles).as_matrix()
     np.testing.assert_allclose(_rotations(angles), expected, atol=1e-12)
+
+
+def test_timing_changes_around_the_qrs_wherever_it_lies():
+    ecg = np.pad(beats(8), ((0, 0), (0, 0), (100, 100)), mode="edge")
+    here, there = (
+        augment(part, 1.0, np.random.default_rng(5), qrs_sample)
+        for part, qrs_sample in ((ecg[:, :, :550], 250), (ecg[:, :, 50:], 200))
+    )
+    np.testing.assert_allclose(there[:, :, 100:400], here[:, :, 150:450], atol=1e-5)
