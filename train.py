@@ -18,7 +18,7 @@ from data.tasks import kind_of
 from training.command_line import explained, fail, read_settings
 from training.provenance import Clock
 from training.quiet import import_keras
-from training.run_folder import RUNS, open_run, record, write_text
+from training.run_folder import RUNS, begun_by, open_run, record, write_text
 
 
 def train(config: Config = CONFIG, overwrite: bool = False) -> Path:
@@ -39,10 +39,10 @@ def train(config: Config = CONFIG, overwrite: bool = False) -> Path:
             devices do not fit.
     """
     with owned(RUNS / config.run):
-        return _train(config, overwrite)
+        return _run(config, overwrite)
 
 
-def _train(config: Config, overwrite: bool) -> Path:
+def _run(config: Config, overwrite: bool) -> Path:
     clock = Clock()
     folder = open_run(config, overwrite)
 
@@ -64,7 +64,7 @@ def _train(config: Config, overwrite: bool) -> Path:
         keras.config.set_dtype_policy(config.training.precision)
         devices = open_devices(config.training)
 
-    with clock.phase("data"):
+    with clock.phase("data"), begun_by(folder):
         cohort, split, schema = open_data(config)
         record(folder, cohort)
         if len(cohort.excluded):

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from config import Config, ConfigError, from_dict, to_dict
@@ -47,6 +48,21 @@ def open_run(config: Config, overwrite: bool = False) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     write_text(folder / "config.json", json.dumps(settings, indent=2) + "\n")
     return folder
+
+
+@contextlib.contextmanager
+def begun_by(folder: Path) -> Iterator[None]:
+    """Takes `config.json` away if the data are refused inside before anything else was kept.
+
+    The run has not begun: with the setting that was missing, the same name is free.
+    """
+    try:
+        yield
+    except ValueError:
+        if [path.name for path in folder.iterdir()] == ["config.json"]:
+            (folder / "config.json").unlink()
+            folder.rmdir()
+        raise
 
 
 def find_run(name: str | Path) -> Path:

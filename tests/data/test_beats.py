@@ -369,12 +369,13 @@ def test_few_disturbances_like_spikes_change_nothing():
 
 @pytest.mark.parametrize(("every", "heart_rate"), [(2, 80), (3, 70), (4, 60)])
 def test_the_heart_rate_is_that_of_all_beats(every, heart_rate):
-    ectopic = range(1, 40, every)
-    strip = rhythm_strip(heart_rate=heart_rate, jitter=0, ectopic=ectopic, seconds=20)
-    found = median_beat(strip, 500)
-    assert found.heart_rate == pytest.approx(heart_rate, rel=0.02)
-    assert found.beats_found == pytest.approx(20 * heart_rate / 60, abs=1)
-    assert found.beats_used < found.beats_found * (1 - 0.9 / every)
+    for seed in range(4):
+        ectopic = range(1, 40, every)
+        strip = rhythm_strip(heart_rate=heart_rate, jitter=0, ectopic=ectopic, seed=seed)
+        found = median_beat(strip, 500)
+        assert found.heart_rate == pytest.approx(heart_rate, rel=0.04)
+        assert found.beats_found == pytest.approx(10 * heart_rate / 60, abs=1)
+        assert found.beats_used < found.beats_found * (1 - 0.8 / every)
 
 
 # --- the steps of a recorder ----------------------------------------------------------------------

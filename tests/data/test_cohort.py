@@ -452,7 +452,7 @@ def test_ptbxl_is_read_with_the_cache_rate_and_workers_of_the_settings(
     made = cohort()
     seen = []
     monkeypatch.setattr(
-        "data.readers.ptbxl.load_ptbxl", lambda *arguments: seen.append(arguments) or made
+        "data.readers.ptbxl.load_ptbxl", lambda *arguments, **_: seen.append(arguments) or made
     )
     settings = DataConfig(
         source="ptbxl", path=tmp_path, cache=Path("beats"), sampling_rate=100, workers=workers

@@ -1,6 +1,7 @@
 """Where the QRS is said to lie and where it lies, against beats whose middle is known."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -13,6 +14,7 @@ from data.cohort import QRS_SAMPLE
 from data.fiducial import check_qrs, locate_qrs
 from data.readers.arrays import load_arrays
 from data.synthetic import simulate
+from evaluation.external import fitting
 from evaluation.measures.features import measure
 from tests.cardiosoft_files import document, stored_beat, waveforms, write
 from tests.simulated_strips import beat, rhythm_strip
@@ -183,3 +185,13 @@ def test_a_recorder_that_says_another_place_than_its_beats_is_noticed(tmp_path, 
             load_cohort(settings)
     else:
         assert len(load_cohort(settings)) == 3
+
+
+def test_a_cohort_of_another_alignment_does_not_fit_a_model():
+    model = SimpleNamespace(
+        leads=SIMULATED.leads, timing=SIMULATED.timing, ecg_shape=(12, 400), schema=None
+    )
+    fitting(model, SIMULATED)
+    moved = Cohort(np.roll(SIMULATED.ecg, -30, axis=2), SIMULATED.subjects, qrs_sample=120)
+    with pytest.raises(CohortError, match="Expected sample of the QRS 150, received 120"):
+        fitting(model, moved)

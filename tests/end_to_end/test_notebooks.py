@@ -168,7 +168,7 @@ def test_committed_outputs_hold_no_errors_and_no_warnings(committed):
         *("stream", "execute_result", "display_data")
     }
     assert "stderr" not in {output.get("name") for output in outputs}
-    assert sum("image/png" in output.get("data", {}) for output in outputs) >= 4
+    assert sum("image/png" in output.get("data", {}) for output in outputs) >= 2
 
 
 def test_committed_notebooks_tell_nothing_of_the_machine(committed):

@@ -138,3 +138,13 @@ def test_leads_that_cannot_be_rotated_are_refused():
     given = beats(2), np.zeros((2, 0), np.float32), np.zeros((2, 7), np.float32)
     with pytest.raises(ModelError, match=r"standard 12 leads. Received: \('l0', 'l1'"):
         model(given, training=True)
+
+
+def test_timing_changes_around_the_qrs_wherever_it_lies():
+    ecg = np.pad(beats(8), ((0, 0), (0, 0), (100, 100)), mode="edge")
+    drawn = draw(8, 1.0, np.random.default_rng(5))
+    here, there = (
+        np.asarray(augment(part, drawn, qrs_sample))
+        for part, qrs_sample in ((ecg[:, :, :550], 250), (ecg[:, :, 50:], 200))
+    )
+    np.testing.assert_allclose(there[:, :, 100:400], here[:, :, 150:450], atol=1e-3)

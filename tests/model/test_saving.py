@@ -145,3 +145,12 @@ def test_saving_over_a_model_leaves_the_old_one_or_none_where_it_stops(folder, m
     other.save(folder)
     assert VAE.load(folder).settings["seed"] == 5
     assert sorted(path.name for path in folder.iterdir()) == [saving.WEIGHTS, saving.DESCRIPTION]
+
+
+def test_rate_and_qrs_are_kept_and_of_older_models_known(tmp_path):
+    small(sampling_rate=250.0, qrs_sample=17).save(tmp_path)
+    assert VAE.load(tmp_path).timing == {"sampling_rate": 250.0, "qrs_sample": 17}
+    description = json.loads((tmp_path / saving.DESCRIPTION).read_text("utf-8"))
+    del description["config"]["qrs_sample"]  # written before it was kept
+    (tmp_path / saving.DESCRIPTION).write_text(json.dumps(description), "utf-8")
+    assert VAE.load(tmp_path).timing == {"sampling_rate": 250.0, "qrs_sample": 75}

@@ -21,6 +21,7 @@ from tests.test_config import sentences
 from train import main, parse
 from training.run_folder import (
     RunError,
+    begun_by,
     differences,
     open_run,
     write_text,
@@ -420,3 +421,14 @@ def test_a_text_that_cannot_be_written_leaves_the_old_file(tmp_path):
 def test_train_takes_a_configuration_and_whether_to_overwrite():
     defaults = {name: one.default for name, one in signature(train.train).parameters.items()}
     assert defaults == {"config": CONFIG, "overwrite": False}
+
+
+def test_a_run_whose_data_were_refused_has_not_begun(tmp_path):
+    folder = tmp_path / "run"
+    for more in ([], ["history.csv"]):
+        folder.mkdir(exist_ok=True)
+        for name in ("config.json", *more):
+            (folder / name).write_text("")
+        with pytest.raises(CohortError), begun_by(folder):
+            raise CohortError("not these")
+        assert folder.exists() == bool(more)
