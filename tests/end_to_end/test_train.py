@@ -162,6 +162,7 @@ def test_all_but_the_published_objective_work_around_the_mean_beat(
         train_eagerly(monkeypatch)
     monkeypatch.setattr("evaluation.evaluate", lambda *_: ({}, {}))  # judged once is enough
     plain = ("--training.epochs", "1", "--model.linear-path", "False", "--model.noise", noise)
+    plain += ("--training.augmentation", "1")
     # The other one is compiled by XLA, as runs are unless they are told otherwise.
     config, _ = parse(["--run", "plain", *ARGUMENTS, *plain, "--training.xla", str(not adapted)])
     model = VAE.load(train(config))

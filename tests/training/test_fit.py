@@ -191,7 +191,7 @@ def steps_of(several, **compiled):
     model = build_model(config, SCHEMA, COHORT)
     # Not eagerly unless it is asked for, as the other tests here.
     keras.Model.compile(model, keras.optimizers.Adam(1e-3), **compiled)
-    batches = Batches(TRAIN, 8, augmentation=1.0)  # 5 in 3 calls, of which the last holds one
+    batches = Batches(TRAIN, 8)  # 5 in 3 calls, of which the last holds one
     data = pipeline(Calls(batches) if several else batches)
     history = model.fit(data, epochs=2, shuffle=False, verbose=0).history
     assert model.optimizer.iterations == 10
