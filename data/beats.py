@@ -26,26 +26,20 @@ from typing import NamedTuple
 import numpy as np
 from scipy import ndimage
 
-from data.cohort import LEADS, QRS_SAMPLE, SAMPLES, SAMPLING_RATE, derive_leads
-from data.strips import ACTIVITY_STEP, BeatError, Clean, Strip, clean
+from data.cohort import LEADS, QRS_SAMPLE, SAMPLES, derive_leads
+from data.qrs import MIN_BEATS, NARROWEST, TOO_FEW, find_qrs, heart_rate, norms
+from data.strips import BeatError, Clean, Strip, clean
 
 __all__ = ["Beat", "BeatError", "Strip", "median_beat"]
 
-MIN_BEATS = 2  # each sample of the median is seen in two beats that agree, or there is no beat
 MIN_SHARE = 0.125  # of all; where fewer look alike, two of many do so by chance
 MIN_QRS_CORRELATION = 0.9  # a QRS less like the template is ectopic, noise, or no QRS
 PREMATURE = 0.8  # of the median RR interval: an earlier beat has another P wave and T wave
-TOO_FEW = "too few beats that look alike"
 
 QRS_REACH = 125  # samples on either side in which onset and offset are sought
 QRS_SPEED = 0.05  # of the top speed of the 8-lead vector; slower is before or after the QRS
 
-_WIDEST = 50.0  # ms by `_widths`; a wave wider than that is no QRS complex
-_NARROWEST = 9.0  # the same where spikes of a pacemaker were taken out: a narrower one is its rest
 _DRAWN_AWAY = 6.0  # samples by which spikes may move the middle of the QRS
-_WAVE_HALF = 6  # samples at 100 Hz on either side of such a wave that are taken out
-_MIN_RR = 0.25  # s: 240 beats per minute
-_QRS_THRESHOLD = 0.25  # of the typical largest activity in 1.5 s
 _QRS_HALF = 30  # samples on either side of a QRS centre that are compared
 _MAX_TEMPLATES = 32  # bounds the comparison of all pairs in long strips
 _KERNEL = 8  # samples that an interpolated value depends on
@@ -107,7 +101,7 @@ def median_beat(strip: np.ndarray, sampling_rate: float, leads: Sequence[str] = 
         beats_found=len(found),
         correlation=correlation,
         noise_uv=noise_uv,
-        heart_rate=_heart_rate(found),
+        heart_rate=heart_rate(found),
     )
 
 
@@ -116,7 +110,7 @@ def _places(cleaned: Clean, ecg: np.ndarray) -> tuple[np.ndarray, np.ndarray, in
     if cleaned.unpaced is None:
         return *_located(ecg, cleaned.activity), ecg
     unpaced = np.ascontiguousarray(cleaned.unpaced[0].T)
-    found, centres, width = _located(unpaced, cleaned.unpaced[1], _NARROWEST)
+    found, centres, width = _located(unpaced, cleaned.unpaced[1], NARROWEST)
     as_recorded = _unmoved(ecg, cleaned.activity, centres)
     if as_recorded is None:
         return found, centres, width, unpaced
@@ -127,7 +121,7 @@ def _located(
     ecg: np.ndarray, activity: np.ndarray, narrowest: float = 0
 ) -> tuple[np.ndarray, np.ndarray, int]:
     """All QRS complexes, the middles of those of the dominant shape, and the width of that."""
-    found = _find_qrs(activity, ecg, narrowest)
+    found = find_qrs(activity, ecg, narrowest)
     centres = _without_premature(_align(ecg, found))
     onset, offset = qrs_bounds(_median(_windows(ecg, centres, QRS_REACH, QRS_REACH)))
     return found, centres + (onset + offset) / 2 - QRS_REACH, offset - onset
@@ -151,84 +145,6 @@ def _unmoved(
         return None
     apart = np.abs(located[1][:, None] - centres).min(axis=0)
     return located if np.median(apart) <= _DRAWN_AWAY else None
-
-
-def _find_qrs(activity: np.ndarray, ecg: np.ndarray, narrowest: float = 0) -> np.ndarray:
-    """Sample numbers at 500 Hz of the QRS complexes.
-
-    The threshold is relative to the median over stretches of 1.5 s of their largest activity, which
-    neither a few ectopic beats nor a burst of noise or a pause can move. What is as high as a QRS
-    but far wider, a tall T wave, is taken out, and the QRS complexes are sought anew in the rest.
-
-    Args:
-        activity: (T / 5,) QRS activity at 100 Hz.
-        ecg: (T, 8) mV.
-        narrowest: ms by `_widths`; a narrower wave is taken out as well.
-    """
-    rate, activity = SAMPLING_RATE / ACTIVITY_STEP, activity.copy()
-    while True:
-        stretches = np.array_split(activity, max(1, int(len(activity) / (1.5 * rate))))
-        typical = statistics.median(stretch.max() for stretch in stretches)
-        found = _peaks(activity, _QRS_THRESHOLD * typical, int(_MIN_RR * rate))
-        if len(found) < MIN_BEATS:
-            raise BeatError(TOO_FEW)
-        width = _widths(ecg, found * ACTIVITY_STEP)
-        other = (width > _WIDEST) & (width > 1.3 * np.quantile(width, 0.25))
-        other |= width < narrowest
-        if not other.any():
-            return found * ACTIVITY_STEP
-        for peak in found[other]:
-            activity[_wave(activity, peak)] = 0
-
-
-def _wave(activity: np.ndarray, peak: int) -> slice:
-    """`_WAVE_HALF` on either side of a peak, and on from there as long as the activity falls."""
-    start, stop = max(0, peak - _WAVE_HALF), min(len(activity) - 1, peak + _WAVE_HALF)
-    while start > 0 and activity[start - 1] < activity[start]:
-        start -= 1
-    while stop < len(activity) - 1 and activity[stop + 1] < activity[stop]:
-        stop += 1
-    return slice(start, stop + 1)
-
-
-def _widths(ecg: np.ndarray, peaks: np.ndarray) -> np.ndarray:
-    """(N,) ms that the heart vector would need for all of its way at its top speed.
-
-    In 120 records of LUDB a QRS complex marked by hand has 9 to 45 ms, a T wave 54 or more. What is
-    cut off by an end of the strip has the median of the others.
-    """
-    window = peaks[:, None] + np.arange(-40, 40)
-    waves = ecg.take(window, axis=0, mode="clip")  # (N, 80, 8)
-    speed = _length(waves[:, 4:] - waves[:, :-4]).max(axis=1) / 8
-    width = _length(np.ptp(waves, axis=1)) / np.maximum(speed, 1e-9)
-    width[(window[:, 0] < 0) | (window[:, -1] >= len(ecg))] = np.median(width)
-    return width
-
-
-def _heart_rate(found: np.ndarray) -> float:
-    """Beats per minute, of all beats: the mean of six RR intervals in a row, the median over these.
-
-    In bigeminy and trigeminy, where the median RR interval is one of two or three, it is the rate
-    at which the heart beats; of one that is too many it knows less than the mean of all.
-    """
-    interval = np.diff(found)
-    some = min(6, len(interval))
-    mean = np.convolve(interval, np.full(some, 1 / some), "valid")
-    return 60 * SAMPLING_RATE / float(statistics.median(mean))
-
-
-def _peaks(values: np.ndarray, height: float, distance: int) -> np.ndarray:
-    """Maxima of at least `height`; of two nearer than `distance`, the higher one.
-
-    As `scipy.signal.find_peaks`, whose import takes longer than the beats of 200 records.
-    """
-    middle = values[1:-1]
-    top = (middle > values[:-2]) & (middle >= values[2:]) & (middle >= height)
-    kept = []
-    for peak in 1 + np.flatnonzero(top)[np.argsort(-middle[top])]:
-        if all(abs(peak - higher) >= distance for higher in kept):
-            kept.append(peak)
-    return np.sort(kept)
 
 
 def _align(ecg: np.ndarray, found: np.ndarray) -> np.ndarray:
@@ -282,15 +198,10 @@ def _correlate(
     """
     windows = _cut(ecg, centres, lags, step).reshape(len(centres), len(lags), -1)
     templates = templates[:, ::step].reshape(len(templates), -1)
-    length = _length(windows)[:, :, None] * _length(templates)
+    length = norms(windows)[:, :, None] * norms(templates)
     # One product per beat: for a large one the linear algebra library starts threads, whose
     # waiting takes more CPU time than all the rest.
     return windows @ templates.T / np.maximum(length, 1e-9)
-
-
-def _length(vectors: np.ndarray) -> np.ndarray:
-    """As np.linalg.norm over the last axis, in one pass."""
-    return np.sqrt(np.einsum("...k,...k->...", vectors, vectors))
 
 
 def _peak(correlation: np.ndarray, lags: np.ndarray) -> np.ndarray:
@@ -355,7 +266,7 @@ def qrs_bounds(ecg: np.ndarray) -> tuple[int, int]:
     of its top speed, slow passages of up to 16 ms (a slurred or notched complex) included.
     """
     speed = np.zeros(len(ecg))
-    speed[2:-2] = _length(ecg[4:] - ecg[:-4])
+    speed[2:-2] = norms(ecg[4:] - ecg[:-4])
     speed = ndimage.uniform_filter1d(speed, 3)
     middle = len(speed) // 2
     top = middle - _QRS_HALF + int(np.argmax(speed[middle - _QRS_HALF : middle + _QRS_HALF]))

@@ -4,11 +4,13 @@ import sys
 
 import numpy as np
 import pytest
-from scipy.signal import find_peaks, resample
+from scipy import signal
+from scipy.signal import resample
 
 from benchmarks.delineation import read_record, read_waves
-from data.beats import BeatError, _median, _peaks, _quality, _windows, median_beat, qrs_bounds
+from data.beats import BeatError, _median, _quality, _windows, median_beat, qrs_bounds
 from data.cohort import INDEPENDENT_LEADS, LEADS, QRS_SAMPLE, derive_leads, einthoven_residual
+from data.qrs import find_peaks
 from data.strips import Strip, check_limb_leads, clean
 from tests.places import ROOT, SHARED
 from tests.simulated_strips import WAVES, beat, rhythm_strip
@@ -171,9 +173,9 @@ def test_peaks_are_those_of_scipy():
     rng = np.random.default_rng(0)
     for distance in (1, 5, 25, 60):
         values = rng.random(1000).astype(np.float32)
-        expected, _ = find_peaks(values, height=0.4, distance=distance)
-        np.testing.assert_array_equal(_peaks(values, 0.4, distance), expected)
-    assert len(_peaks(np.zeros(250), 0.1, 25)) == 0
+        expected, _ = signal.find_peaks(values, height=0.4, distance=distance)
+        np.testing.assert_array_equal(find_peaks(values, 0.4, distance), expected)
+    assert len(find_peaks(np.zeros(250), 0.1, 25)) == 0
 
 
 def test_a_strip_stored_sample_by_sample_gives_the_same_beat():
