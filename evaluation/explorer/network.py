@@ -62,7 +62,7 @@ def network(model: VAE, numbers: Numbers) -> dict:
     expansion = model._expansion
     return {
         "decoder": operations(model.decoder, numbers),
-        "unit": numbers.add(model.scale * model.profile * keras.ops.ones_like(model.mean_beat)),
+        "unit": numbers.add(model.scale * model.profile * keras.ops.ones(model.mean_beat.shape)),
         "mean_beat": numbers.add(model.mean_beat),
         "expansion": None if expansion is None else numbers.add(expansion),
     }
