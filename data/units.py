@@ -28,6 +28,10 @@ class Unit(NamedTuple):
             return text
         return re.sub(r"\b[uµ]V\b", self.thousandth, re.sub(r"\bmV\b", self.amplitude, text))
 
+    def small(self, amplitude: float) -> str:
+        """A small amplitude in a line that has little room."""
+        return f"{1000 * amplitude:.0f} uV" if self.name == MV else f"{amplitude:.3f} units"
+
     def scale(self, gain: float) -> str:
         """What paper of a gain in mm/mV says of its scale; its pulse is as high as 1 mV."""
         if self.name == MV:

@@ -137,9 +137,8 @@ def _examples(test: Cohort, reconstruction: np.ndarray, count: int) -> dict[str,
     error = np.concatenate(errors)  # (N,)
     rank = np.round(np.linspace(0.05, 0.95, count) * (len(error) - 1)).astype(int)
     rows = np.argsort(error)[rank]
-    unit = UNITS[test.unit].words("uV")
     titles = [
-        f"{test.subjects['subject_id'][row]}: mean error {1000 * error[row]:.0f} {unit}, "
+        f"{test.subjects['subject_id'][row]}: mean error {UNITS[test.unit].small(error[row])}, "
         f"{100 * (error < error[row]).mean():.0f}% of the test ECGs are closer"
         for row in rows
     ]
