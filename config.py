@@ -78,7 +78,7 @@ class DataConfig:
     keep_ids: bool = False
     """Keep names of files and patients of your recordings, instead of keyed hashes."""
     millivolts_per_unit: float = 0.0
-    """What one unit of EchoNext's standardised ECGs stands for, in mV; 0 is not known."""
+    """What one unit of EchoNext stands for, in mV; 0: not known, amplitudes are in such units."""
     subjects: int = 6000
     """Size of the simulated cohort."""
     seed: int = 0

@@ -24,6 +24,7 @@ from keras import ops
 from data.cohort import default_qrs_sample
 from data.conditions import ConditionSchema
 from data.leads import LEADS, expansion_matrix, independent_among
+from data.units import MV
 from model import closed_form, inputs, network
 from model import noise as observation
 from model.augment import augment
@@ -40,7 +41,7 @@ __all__ = ["PUBLISHED", "VAE", "Conditions", "ModelError"]
 
 @keras.saving.register_keras_serializable(package="cvae_ecg")
 class VAE(OwnObjective):
-    """Conditional VAE from ECGs in mV to ECGs in mV.
+    """Conditional VAE from ECGs in mV to ECGs in mV; of another `unit`, mV stands for that one.
 
     Args:
         input_shape: (L, T) or (L, T, 1) of an ECG.
@@ -55,6 +56,7 @@ class VAE(OwnObjective):
         leads: names of the L leads; by default the standard twelve if L is 12.
         sampling_rate: Hz, for whoever reads the saved model.
         qrs_sample: on which the middle of the QRS lies, likewise; by default 300 ms from the first.
+        unit: of the ECGs, "mV" or "standardised"; see `data.units`.
         hidden: widths of dense ELU layers before the latent heads, mirrored in the decoder.
         independent_only: work on the leads that do not follow from I and II, and derive the others,
             so that Einthoven's and Goldberger's equations hold exactly.
@@ -99,6 +101,7 @@ class VAE(OwnObjective):
         leads: Sequence[str] | None = None,
         sampling_rate: float = 500.0,
         qrs_sample: int | None = None,
+        unit: str = MV,
         hidden: Sequence[int] = (128,),
         independent_only: bool = True,
         batch_normalization: bool = False,
@@ -129,6 +132,7 @@ class VAE(OwnObjective):
             "leads": network.lead_names(leads, int(input_shape[0])),
             "sampling_rate": float(sampling_rate),
             "qrs_sample": default_qrs_sample(sampling_rate) if qrs_sample is None else qrs_sample,
+            "unit": unit,
             "hidden": tuple(int(width) for width in hidden),
             "independent_only": bool(independent_only),
             "batch_normalization": bool(batch_normalization),
@@ -349,7 +353,7 @@ class VAE(OwnObjective):
         Returns:
             The model itself.
         """
-        closed_form.adapt(self, *self._checked(ecg, conditions, inputs.TYPICAL))
+        closed_form.adapt(self, *self._checked(ecg, conditions, inputs.typical_of(self.unit)))
         return self
 
     def standardise_latent(self, ecg: np.ndarray, conditions: Conditions | None = None) -> VAE:
@@ -615,6 +619,11 @@ class VAE(OwnObjective):
         return {name: self.settings[name] for name in ("sampling_rate", "qrs_sample")}
 
     @property
+    def unit(self) -> str:
+        """Of the ECGs: "mV", or another one of `data.units`."""
+        return self.settings["unit"]
+
+    @property
     def noise_sd_uv(self) -> np.ndarray:
         """(I, T) scale of the observation noise in microvolts; NaN under "mse"."""
         if self.settings["noise"] == "mse":
@@ -635,13 +644,15 @@ class VAE(OwnObjective):
     ) -> tuple[np.ndarray, np.ndarray]:
         """ECGs, as large as the model's own or as `typical`, and their encoded conditions."""
         typical = self._typical() if typical is None else typical
-        ecg = inputs.checked_ecg(ecg, self.ecg_shape, typical)
+        ecg = inputs.checked_ecg(ecg, self.ecg_shape, typical, self.unit)
         return ecg, self._encoded(conditions, len(ecg))
 
     def _typical(self) -> float:
-        """Peak-to-peak amplitude in mV of the ECGs that the model was adapted to."""
+        """Peak-to-peak amplitude of the ECGs that the model was adapted to."""
         beat = ops.convert_to_numpy(self.mean_beat)
-        return float(np.ptp(beat, axis=1).max() + 2 * self.scale) if beat.any() else inputs.TYPICAL
+        if not beat.any():
+            return inputs.typical_of(self.unit)
+        return float(np.ptp(beat, axis=1).max() + 2 * self.scale)
 
     # --- files ----------------------------------------------------------------------------------
 

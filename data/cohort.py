@@ -1,7 +1,8 @@
 """The data contract, stated once: what a cohort of ECGs is, in memory and on disk.
 
 An ECG is one median beat per recording: float32, millivolts, leads in the order of `LEADS`,
-`SAMPLES` samples at `SAMPLING_RATE` Hz, the QRS complex centred on sample `QRS_SAMPLE`.
+`SAMPLES` samples at `SAMPLING_RATE` Hz, the QRS complex centred on sample `QRS_SAMPLE`. Where the
+millivolts are lost, a cohort is in another unit of `data.units`, and says so.
 
 Dims: N recordings, L leads, T samples.
 """
@@ -31,6 +32,7 @@ from data.leads import (
 )
 from data.look_alikes import look_alike
 from data.rows import Rows, chunks, select, write_array
+from data.units import MV, UNITS
 
 __all__ = [
     "INDEPENDENT_LEADS",
@@ -51,7 +53,6 @@ SAMPLES = 400  # 800 ms
 QRS_SAMPLE = (
     150  # 300 ms before the QRS centre hold a P wave at PR 240 ms; 500 ms after, the T wave
 )
-UNIT = "mV"
 UV_PER_MV = 1000.0
 IDS = ("subject_id", "patient_id")
 NOT_IN_TABLES = re.compile("[\\x00\\r\\ud800-\\udfff]")
@@ -100,7 +101,7 @@ class Cohort:
     """ECGs and what is known of their subjects, row by row.
 
     Attributes:
-        ecg: (N, L, T) float32, mV; an array, a read-only memory map, or `Rows` on disk.
+        ecg: (N, L, T) float32, in `unit`; an array, a read-only memory map, or `Rows` on disk.
         subjects: N rows, index 0..N-1. `subject_id` (unique) names the recording, `patient_id` the
             person (splits are by patient; equal to `subject_id` if absent). Condition columns,
             optional `time` (years) and `event` (0 / 1), anything else carried along. Missing
@@ -112,6 +113,7 @@ class Cohort:
             them; in another order they are put in order, with the ECGs.
         sampling_rate: Hz.
         qrs_sample: on which the middle of the QRS lies; by default 300 ms from the first one.
+        unit: "mV", or "standardised" where nobody knows how many mV one is.
 
     Raises:
         CohortError: the data break the contract.
@@ -127,16 +129,17 @@ class Cohort:
     leads: tuple[str, ...] = LEADS
     sampling_rate: float = SAMPLING_RATE
     qrs_sample: int | None = None
+    unit: str = MV
 
     def __post_init__(self) -> None:
         named = tuple(lead_name(str(lead)) for lead in self.leads)
         self.leads = tuple(self.leads) if None in named else named
         self.subjects = checked_subjects(self.subjects)
-        _check_recorded(self.ecg, self.leads, self.sampling_rate, self.qrs_sample)
+        _check_recorded(self.ecg, self.leads, self.sampling_rate, self.qrs_sample, self.unit)
         if self.qrs_sample is None:
             self.qrs_sample = default_qrs_sample(self.sampling_rate)
         self.qrs_sample = int(self.qrs_sample)
-        self._hashes = _check_ecg(self.ecg, self.subjects["subject_id"], self.leads)
+        self._hashes = _check_ecg(self.ecg, self.subjects["subject_id"], self.leads, self.unit)
         if self.leads != LEADS and set(self.leads) == set(LEADS):
             self.ecg = np.asarray(self.ecg)[:, [self.leads.index(lead) for lead in LEADS]]
             self.leads = LEADS
@@ -162,7 +165,7 @@ class Cohort:
         cohort.ecg = np.empty((len(subjects), 0, 0), np.float32)
         cohort.source, cohort.truth, cohort.leads = source, None, LEADS
         cohort.excluded = pd.DataFrame({"subject_id": [], "reason": []}, dtype=object)
-        cohort.sampling_rate, cohort.qrs_sample = SAMPLING_RATE, QRS_SAMPLE
+        cohort.sampling_rate, cohort.qrs_sample, cohort.unit = SAMPLING_RATE, QRS_SAMPLE, MV
         cohort._hashes = np.arange(len(subjects))
         return cohort
 
@@ -190,7 +193,7 @@ class Cohort:
         part.truth = None if self.truth is None else self.truth.iloc[rows].reset_index(drop=True)
         part.source, part.excluded = self.source, self.excluded
         part.leads, part.sampling_rate = self.leads, self.sampling_rate
-        part.qrs_sample = self.qrs_sample
+        part.qrs_sample, part.unit = self.qrs_sample, self.unit
         part._hashes = self._hashes[rows]
         return part
 
@@ -326,7 +329,7 @@ class Cohort:
         return {
             "format_version": FORMAT_VERSION,
             "source": self.source,
-            "unit": UNIT,
+            "unit": self.unit,
             "leads": list(self.leads),
             "sampling_rate": self.sampling_rate,
             "qrs_sample": self.qrs_sample,
@@ -360,8 +363,9 @@ class Cohort:
                     f"{folder} was prepared by a newer version (format {version}, this one reads "
                     f"up to {FORMAT_VERSION}). Update the code or prepare it again."
                 )
-            if description["unit"] != UNIT:
-                raise CohortError(f"{folder} is in {description['unit']!r}. Expected {UNIT}.")
+            if description["unit"] not in UNITS:
+                expected = " or ".join(UNITS)
+                raise CohortError(f"{folder} is in {description['unit']!r}. Expected {expected}.")
             truth = folder / "truth.csv"
             parts = {
                 "ecg": np.lib.format.open_memmap(folder / "ecg.npy", mode="r"),
@@ -374,6 +378,7 @@ class Cohort:
                 "leads": tuple(description["leads"]),
                 "sampling_rate": description["sampling_rate"],
                 "qrs_sample": description.get("qrs_sample"),  # not there before it was kept
+                "unit": description["unit"],
             }
         except CohortError:
             raise
@@ -444,6 +449,7 @@ def _check_recorded(
     leads: tuple[str, ...],
     sampling_rate: float,
     qrs_sample: int | None,
+    unit: str,
 ) -> None:
     """Checks that there are ECGs, and what is said of how they were recorded."""
     if not isinstance(ecg, (np.ndarray, Rows)):
@@ -457,6 +463,8 @@ def _check_recorded(
     whole = isinstance(qrs_sample, (int, np.integer)) and qrs_sample >= 0
     if qrs_sample is not None and not whole:
         raise CohortError(f"Expected a sample number as qrs_sample. Received: {qrs_sample!r}.")
+    if unit not in UNITS:
+        raise CohortError(f"Expected a unit among {list(UNITS)}. Received: {unit!r}.")
 
 
 def _hashed(ecg: np.ndarray) -> np.ndarray:
@@ -464,7 +472,9 @@ def _hashed(ecg: np.ndarray) -> np.ndarray:
     return np.array([hash(one.tobytes()) for one in ecg], np.int64)
 
 
-def _check_ecg(ecg: np.ndarray | Rows, ids: pd.Series, leads: tuple[str, ...]) -> np.ndarray:
+def _check_ecg(
+    ecg: np.ndarray | Rows, ids: pd.Series, leads: tuple[str, ...], unit: str
+) -> np.ndarray:
     """Checks shape, type, finiteness and unit; chunked, so that memory maps stay on disk.
 
     Returns:
@@ -480,8 +490,9 @@ def _check_ecg(ecg: np.ndarray | Rows, ids: pd.Series, leads: tuple[str, ...]) -
         elif ecg.ndim == 4 and ecg.shape[-1] == 1:
             hint = " Drop the last axis: ecg[..., 0]."
         raise CohortError(f"{expected}. Received: {tuple(ecg.shape)}.{hint}")
+    called = UNITS[unit].amplitude
     if ecg.dtype != np.float32:
-        raise CohortError(f"Expected ecg of dtype float32 in mV. Received: {ecg.dtype}.")
+        raise CohortError(f"Expected ecg of dtype float32 in {called}. Received: {ecg.dtype}.")
     peak_to_peak, hashes = np.empty(len(ids)), np.empty(len(ids), np.int64)
     for start, chunk in chunks(ecg):
         finite = np.isfinite(chunk).all(axis=2)
@@ -493,8 +504,13 @@ def _check_ecg(ecg: np.ndarray | Rows, ids: pd.Series, leads: tuple[str, ...]) -
             )
         peak_to_peak[start : start + len(chunk)] = np.ptp(chunk, axis=2).max(axis=1)
         hashes[start : start + len(chunk)] = _hashed(chunk)
-    low, high = PLAUSIBLE_PEAK_TO_PEAK_MV
+    low, high = (limit / UNITS[unit].mv for limit in PLAUSIBLE_PEAK_TO_PEAK_MV)
     typical = float(np.median(peak_to_peak))
+    if unit != MV and not low <= typical <= high:
+        raise CohortError(
+            f"Expected ECGs in {called}. The median peak-to-peak amplitude is {typical:.4g}: these "
+            "are in another unit, or flat."
+        )
     if typical > high:
         raise CohortError(
             f"Expected ECGs in mV. The median peak-to-peak amplitude is {typical:.4g}: these look "
@@ -509,7 +525,7 @@ def _check_ecg(ecg: np.ndarray | Rows, ids: pd.Series, leads: tuple[str, ...]) -
     if odd.any():
         row = int(odd.argmax())
         raise CohortError(
-            f"ECG {ids[row]!r} has a peak-to-peak amplitude of {peak_to_peak[row]:.4g} mV: flat, "
-            "or in another unit than the rest. Leave it out, or correct its unit."
+            f"ECG {ids[row]!r} has a peak-to-peak amplitude of {peak_to_peak[row]:.4g} {called}: "
+            "flat, or in another unit than the rest. Leave it out, or correct its unit."
         )
     return hashes

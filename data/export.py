@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from data.cohort import LEADS, SAMPLING_RATE
+from data.units import MV, UNITS
 
 WFDB_GAIN = 1000.0  # per mV: steps of 1 uV, so an error of 0.5 uV, and a range of +-32 mV
 CSV_DECIMALS = 4  # of a millivolt: an error of 0.05 uV
@@ -31,6 +32,7 @@ def write_wfdb(
     leads: Sequence[str] = LEADS,
     sampling_rate: float = SAMPLING_RATE,
     comments: Sequence[str] = (),
+    unit: str = MV,
 ) -> None:
     """Writes one ECG as a WFDB record, format 16: `name.dat` and then `name.hea`.
 
@@ -40,27 +42,29 @@ def write_wfdb(
     Args:
         folder: which is there.
         name: of the record: letters, digits, '-' and '_'.
-        ecg: (L, T) mV.
+        ecg: (L, T) in `unit`.
         leads: L names.
         sampling_rate: Hz.
         comments: lines at the end of the header.
+        unit: of the ECG, named in the header; see `data.units`.
 
     Raises:
-        ExportError: NaN, or beyond 32.767 mV.
+        ExportError: NaN, or beyond 32.767.
     """
     limit = np.iinfo(np.int16).max  # the most negative integer means "missing" in format 16
     digital = np.round(np.asarray(ecg, np.float64) * WFDB_GAIN)  # (L, T)
     if not (np.abs(digital) <= limit).all():
         raise ExportError(
-            f"{name}: expected values of +-{limit / WFDB_GAIN} mV for WFDB format 16. Received: "
-            f"{np.min(ecg):.4g} to {np.max(ecg):.4g}. Is the model broken? csv and npz hold them."
+            f"{name}: expected values of +-{limit / WFDB_GAIN} {UNITS[unit].amplitude} for WFDB "
+            f"format 16. Received: {np.min(ecg):.4g} to {np.max(ecg):.4g}. Is the model broken? "
+            "csv and npz hold them."
         )
     digital = digital.astype("<i2")
     header = [f"{name} {len(leads)} {sampling_rate:g} {digital.shape[1]}"]
     for lead, signal in zip(leads, digital, strict=True):
         # File, format, gain (zero) / unit, bits, ADC zero, first value, checksum, block, name.
         checksum = int(signal.sum(dtype=np.int64)) % 65536
-        header.append(f"{name}.dat 16 {WFDB_GAIN:g}(0)/mV 16 0 {signal[0]} {checksum} 0 {lead}")
+        header.append(f"{name}.dat 16 {WFDB_GAIN:g}(0)/{unit} 16 0 {signal[0]} {checksum} 0 {lead}")
     header += [f"# {comment}" for comment in comments]
     _write_whole(Path(folder) / f"{name}.dat", digital.T.tobytes())
     _write_whole(Path(folder) / f"{name}.hea", ("\n".join(header) + "\n").encode())
@@ -96,11 +100,12 @@ def write_npz(
     leads: Sequence[str] = LEADS,
     sampling_rate: float = SAMPLING_RATE,
     columns: Mapping[str, np.ndarray] | None = None,
+    unit: str = MV,
 ) -> None:
     """Writes many ECGs as one `.npz` file, a chunk at a time: memory does not grow with N.
 
-    The file holds `ecg` (N, L, T) float32 in mV, `leads` (L,), `sampling_rate` in Hz, `conditions`
-    (the names of the columns) and each column under its name.
+    The file holds `ecg` (N, L, T) float32 in `unit`, `leads` (L,), `sampling_rate` in Hz,
+    `conditions` (the names of the columns) and each column under its name.
 
     Args:
         path: of the file.
@@ -109,6 +114,7 @@ def write_npz(
         leads: L names.
         sampling_rate: Hz.
         columns: name -> (N,) numbers or texts.
+        unit: of the ECGs; one other than mV is in the file as `unit`.
 
     Raises:
         ExportError: the chunks hold another number of ECGs than `shape` says.
@@ -120,6 +126,8 @@ def write_npz(
         "conditions": np.array(list(columns), dtype=str),
         **{name: np.asarray(values) for name, values in columns.items()},
     }
+    if unit != MV:
+        rest["unit"] = np.array(unit)
     header = {"descr": "<f4", "fortran_order": False, "shape": tuple(shape)}
     partial, written = Path(f"{path}.partial"), 0
     try:

@@ -17,6 +17,7 @@ from config import EvaluationConfig
 from data.cohort import Cohort, Split
 from data.conditions import ConditionSchema
 from data.rows import chunks
+from data.units import UNITS
 from evaluation.figures import ecg as figures
 from evaluation.figures.generator import (
     plot_beside_real,
@@ -64,7 +65,9 @@ def draw(
     drawn = _examples(test, reconstruction, settings.examples)
     drawn |= _sweeps(model, split.train.subjects)
     drawn |= _generator_figures(model, split, metrics["adherence"], settings.seed)
-    drawn["error_by_lead"] = figures.plot_error_by_lead(metrics["reconstruction"], test.leads)
+    drawn["error_by_lead"] = figures.plot_error_by_lead(
+        metrics["reconstruction"], test.leads, test.unit
+    )
     kl = [metrics["latent"][f"kl_{z}"] for z in range(model.latent_space_dim)]
     drawn["latent_kl"] = figures.plot_latent(kl)
     if model.settings["noise"] == "per_sample":
@@ -73,10 +76,16 @@ def draw(
             model.noise_sd_uv / 1000,
             model.network_leads,
             model.settings["sampling_rate"],
+            model.unit,
         )
     reference = reference_subject(model.schema, split.train.subjects)
     drawn["latent_traversal"] = figures.plot_traversal(
-        model, *posterior, reference, leads=test.leads, sampling_rate=test.sampling_rate
+        model,
+        *posterior,
+        reference,
+        leads=test.leads,
+        sampling_rate=test.sampling_rate,
+        unit=test.unit,
     )
     if history is not None:
         drawn["history"] = figures.plot_history(history.drop(columns="seconds", errors="ignore"))
@@ -114,6 +123,7 @@ def draw_risk(model: VAE, split: Split, survival: dict[str, float]) -> dict[str,
             "SD of the prior, + = earlier event",
             leads=model.leads,
             sampling_rate=model.settings["sampling_rate"],
+            amplitude=model.unit,
         ),
     }
 
@@ -124,11 +134,11 @@ def _examples(test: Cohort, reconstruction: np.ndarray, count: int) -> dict[str,
         np.abs(ecg - reconstruction[start : start + len(ecg)]).mean(axis=(1, 2))
         for start, ecg in chunks(test.ecg)
     ]
-    error = np.concatenate(errors)  # (N,) mV
+    error = np.concatenate(errors)  # (N,)
     rank = np.round(np.linspace(0.05, 0.95, count) * (len(error) - 1)).astype(int)
     rows = np.argsort(error)[rank]
     titles = [
-        f"{test.subjects['subject_id'][row]}: mean error {1000 * error[row]:.0f} uV, "
+        f"{test.subjects['subject_id'][row]}: mean error {UNITS[test.unit].small(error[row])}, "
         f"{100 * (error < error[row]).mean():.0f}% of the test ECGs are closer"
         for row in rows
     ]
@@ -139,6 +149,7 @@ def _examples(test: Cohort, reconstruction: np.ndarray, count: int) -> dict[str,
             titles,
             leads=test.leads,
             sampling_rate=test.sampling_rate,
+            unit=test.unit,
         )
     }
 
@@ -180,6 +191,7 @@ def _beside_real(model: VAE, split: Split, wanted: list[dict], seed: int) -> Fig
         titles,
         leads=test.leads,
         sampling_rate=test.sampling_rate,
+        unit=test.unit,
     )
 
 
@@ -200,6 +212,7 @@ def _sweeps(model: VAE, subjects: pd.DataFrame) -> dict[str, Figure]:
             condition.unit,
             leads=model.leads,
             sampling_rate=model.settings["sampling_rate"],
+            amplitude=model.unit,
         )
     return drawn
 

@@ -113,10 +113,10 @@ def fitting(model: VAE, cohort: Cohort) -> Cohort:
     Raises:
         CohortError, ConditionError: it cannot.
     """
-    expected = model.leads, *model.timing.values(), model.ecg_shape[1]
-    received = tuple(cohort.leads), *cohort.timing.values(), cohort.ecg.shape[2]
+    expected = model.leads, *model.timing.values(), model.ecg_shape[1], model.unit
+    received = tuple(cohort.leads), *cohort.timing.values(), cohort.ecg.shape[2], cohort.unit
     if expected != received:
-        names = "leads", "sampling rate", "sample of the QRS", "samples"
+        names = "leads", "sampling rate", "sample of the QRS", "samples", "unit"
         wrong = "; ".join(
             f"{name} {want}, received {have}"
             for name, want, have in zip(names, expected, received, strict=True)

@@ -20,11 +20,12 @@ import pandas as pd
 
 from config import CONDITIONS, PRESETS, DataConfig
 from data import load_cohort
+from data.units import UNITS
 from training.command_line import explained, fail, read_settings
 
 PROGRAM = "python -m evaluation.folder"
-UNITS = {"heart_rate": "per minute", "beat_noise_uv": "µV", "height": "cm", "weight": "kg"}
-UNITS |= {"time": "years"}
+IN = {"heart_rate": "per minute", "beat_noise_uv": "µV", "height": "cm", "weight": "kg"}
+IN |= {"time": "years"}
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,8 @@ def look(settings: Settings) -> Path:
     if settings.list:
         for one in cohort.excluded.itertuples():
             print(f"{one.subject_id}  {file_of.get(one.subject_id, '')}  {one.reason}")
-    units = UNITS | {name: one.unit for name, one in CONDITIONS.items() if one.unit}
+    units = IN | {name: one.unit for name, one in CONDITIONS.items() if one.unit}
+    units = {name: UNITS[cohort.unit].words(unit) for name, unit in units.items()}
     write_page(settings.out, cohort, conflicts, units)
     return settings.out
 

@@ -206,12 +206,12 @@ def _generator_metrics(
 
     adherence = condition_effects(model, train.subjects, settings.generated, seed)
     if tuple(model.leads) == LEADS:
-        real = measure(test.ecg, **test.timing)
+        real = measure(test.ecg, **test.timing, unit=test.unit)
         slopes, of_real_slopes = slope_metrics(
             schema,
             test.subjects,
             real,
-            measure(for_test, **model.timing),
+            measure(for_test, **model.timing, unit=model.unit),
             references_of(split),
             seed,
         )
@@ -231,6 +231,7 @@ def _generator_metrics(
         seed,
         leads=test.leads,
         **test.timing,
+        unit=test.unit,
     )
     del for_test  # 190 MB of 10,000; what follows needs as much twice
     begin("privacy")

@@ -73,6 +73,7 @@ class Latents(keras.callbacks.Callback):
             self.model.decode(mean[:EXAMPLES], self.conditions[:EXAMPLES]),
             leads=self.model.leads,
             sampling_rate=self.model.settings["sampling_rate"],
+            unit=self.model.unit,
         )
         # Opened and closed each time: killed afterwards, nothing of it is lost.
         writer = tf.summary.create_file_writer(str(self.folder))

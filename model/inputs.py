@@ -14,6 +14,7 @@ from keras import ops
 
 from data.conditions import ConditionSchema, finite_numbers
 from data.rows import Rows, chunks, stored
+from data.units import MV, UNITS
 from model.network import ModelError
 
 PREDICT_BATCH = 512
@@ -25,22 +26,29 @@ OTHER_UNIT = 1000**0.5
 Conditions = pd.DataFrame | Mapping[str, object] | np.ndarray
 
 
+def typical_of(unit: str) -> float:
+    """Peak-to-peak amplitude of a resting ECG in this unit."""
+    return TYPICAL / UNITS[unit].mv
+
+
 def checked_ecg(
-    ecg: np.ndarray | Rows, shape: tuple[int, int], typical: float = TYPICAL
+    ecg: np.ndarray | Rows, shape: tuple[int, int], typical: float = TYPICAL, unit: str = MV
 ) -> np.ndarray | Rows:
-    """ECGs (N, L, T) that are finite and in mV; a memory map comes back as `Rows` of its file.
+    """ECGs (N, L, T) that are finite and in `unit`; a memory map comes back as `Rows` of its file.
 
     Args:
-        ecg: (N, L, T) or (N, L, T, 1) mV.
+        ecg: (N, L, T) or (N, L, T, 1), in `unit`.
         shape: (L, T) that the model works on.
-        typical: peak-to-peak amplitude in mV of ECGs in the right unit.
+        typical: peak-to-peak amplitude of ECGs in the right unit.
+        unit: which that is; see `data.units`.
 
     Raises:
         ModelError: another shape or unit, NaN, infinite values, or no numbers at all.
     """
+    called = UNITS[unit].amplitude
     ecg = ecg if isinstance(ecg, (np.ndarray, Rows)) else np.asarray(ecg)
     if ecg.dtype.kind not in "fiu":
-        raise ModelError(f"Expected ecg as numbers in mV. Received: {ecg.dtype}.")
+        raise ModelError(f"Expected ecg as numbers in {called}. Received: {ecg.dtype}.")
     if ecg.ndim == 4 and ecg.shape[-1] == 1:
         ecg = ecg[..., 0]
     if ecg.ndim != 3 or ecg.shape[1:] != shape or len(ecg) == 0:
@@ -50,10 +58,11 @@ def checked_ecg(
         if ecg.shape == shape:
             hint = " For one ECG give ecg[None]."
         raise ModelError(
-            f"Expected ecg of shape (N, {shape[0]}, {shape[1]}) in mV. Received: {ecg.shape}.{hint}"
+            f"Expected ecg of shape (N, {shape[0]}, {shape[1]}) in {called}. "
+            f"Received: {ecg.shape}.{hint}"
         )
     ecg = stored(ecg)
-    _check_unit(_peak_to_peak(ecg), typical)
+    _check_unit(_peak_to_peak(ecg), typical, unit)
     return ecg
 
 
@@ -74,14 +83,17 @@ def _peak_to_peak(ecg: np.ndarray | Rows) -> float:
     return float(np.median(found))
 
 
-def _check_unit(received: float, expected: float) -> None:
+def _check_unit(received: float, expected: float, unit: str) -> None:
     """Refuses ECGs whose typical peak-to-peak amplitude is that of another unit."""
     if expected / OTHER_UNIT < received < expected * OTHER_UNIT:
         return
+    called = UNITS[unit].amplitude
     like = "microvolts or raw units" if received > expected else "volts, or flat"
+    if unit != MV:
+        like = "another unit" if received > expected else "another unit, or flat"
     raise ModelError(
-        f"Expected ECGs in mV, with a peak-to-peak amplitude of about {expected:.2g} (median). "
-        f"Received: {received:.4g}: these look like {like}. Convert them to mV."
+        f"Expected ECGs in {called}, with a peak-to-peak amplitude of about {expected:.2g} "
+        f"(median). Received: {received:.4g}: these look like {like}. Convert them to {called}."
     )
 
 

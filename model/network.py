@@ -16,6 +16,7 @@ from keras import layers
 
 from data.conditions import ConditionSchema
 from data.leads import LEADS
+from data.units import UNITS
 from model.blocks import Stack
 from model.noise import KINDS
 from model.replicas import replicas
@@ -165,6 +166,8 @@ def check_settings(
         raise ModelError(f"Expected input_shape (L, T) or (L, T, 1). Received: {shape}.")
     if len(settings["leads"]) != shape[0] or len(set(settings["leads"])) != shape[0]:
         raise ModelError(f"Expected {shape[0]} different leads. Received: {settings['leads']}.")
+    if settings["unit"] not in UNITS:
+        raise ModelError(f"Expected a unit among {list(UNITS)}. Received: {settings['unit']!r}.")
     lengths = [len(settings[f"conv_{part}"]) for part in ("filters", "kernels", "paddings")]
     if len(set(lengths)) != 1 or 0 in lengths:
         raise ModelError(

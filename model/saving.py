@@ -18,6 +18,7 @@ import h5py
 import keras
 import numpy as np
 
+from data.units import UNITS
 from model.network import ModelError
 
 FORMAT_VERSION = 4  # 2: checksum and prior; 3: convolutions in stacks; 4: noise per sample, warp
@@ -56,7 +57,7 @@ def write_model(model: keras.Model, folder: str | Path, overwrite: bool = True) 
         "format_version": FORMAT_VERSION,
         "class": type(model).__name__,
         "keras_version": keras.__version__,
-        "unit": "mV",
+        "unit": model.settings["unit"],
         "weights_sha256": _checksum(weights),
         "config": model.get_config(),
     }
@@ -136,8 +137,9 @@ def read_model(folder: str | Path, kind: type[keras.Model] | None = None) -> ker
                 "version, or train again with this one."
             )
         kind = _class_called(class_name, kind, folder)
-        if description["unit"] != "mV":
-            raise ModelError(f"{folder} is in {description['unit']!r}; expected mV.")
+        if description["unit"] not in UNITS:
+            expected = " or ".join(UNITS)
+            raise ModelError(f"{folder} is in {description['unit']!r}; expected {expected}.")
         _check_weights(folder / WEIGHTS)
         if description["weights_sha256"] != _checksum(folder / WEIGHTS):
             raise ModelError(
@@ -146,6 +148,8 @@ def read_model(folder: str | Path, kind: type[keras.Model] | None = None) -> ker
                 "load_weights the file if it is the right one."
             )
         model = kind.from_config(description["config"])
+        if model.settings["unit"] != description["unit"]:
+            raise ValueError(f"{DESCRIPTION} names two units.")
         model.load_weights(folder / WEIGHTS)
     except ModelError:
         raise

@@ -11,6 +11,7 @@ from zipfile import BadZipFile
 import keras
 import numpy as np
 
+from data.units import UNITS
 from vae import VAE
 
 
@@ -117,12 +118,12 @@ class Checkpoint(keras.callbacks.Callback):
         partial.replace(self.path)
 
     def _show(self, row: dict) -> None:
-        units = self.model.latent_space_dim
+        units, unit = self.model.latent_space_dim, UNITS[self.model.unit].words("uV")
         print(
             f"epoch {row['epoch']:3d}/{self.epochs}  {row['seconds']:5.1f} s  "
             f"objective {row['objective']:10.2f}  validation {row['val_objective']:10.2f}"
             f"{' *' if self.best_epoch == len(self.history) - 1 else '  '}  "
-            f"error {row['val_rmse_uv']:5.1f} uV  KL {row['val_kl']:6.2f} nat  "
+            f"error {row['val_rmse_uv']:5.1f} {unit}  KL {row['val_kl']:6.2f} nat  "
             f"active {row['val_active_units']:4.1f}/{units}"
             + (f"  C {row['val_c_index']:.3f}" if "val_c_index" in row else ""),
             flush=True,

@@ -17,6 +17,7 @@ import pandas as pd
 from data import Cohort
 from data.cohort import default_qrs_sample
 from data.rows import chunks
+from data.units import MV
 
 PACKAGES = (
     *("tensorflow", "keras", "jax", "numpy", "scipy", "pandas", "lifelines"),
@@ -55,6 +56,8 @@ def fingerprint(cohort: Cohort) -> str:
     recorded = cohort.leads, cohort.sampling_rate, cohort.ecg.shape
     if cohort.qrs_sample != default_qrs_sample(cohort.sampling_rate):
         recorded += (cohort.qrs_sample,)
+    if cohort.unit != MV:
+        recorded += (cohort.unit,)
     digest = hashlib.sha256(repr(recorded).encode())
     for _, ecg in chunks(cohort.ecg, CHUNK):
         digest.update(np.ascontiguousarray(ecg))

@@ -20,6 +20,7 @@ from data import Cohort, CohortError, Split, load_cohort
 from data.conditions import ConditionSchema
 from data.outcomes import SURVIVAL, with_outcomes
 from data.tasks import kind_of
+from data.units import MV
 from model.closed_form import forget_noise
 from model.saving import DESCRIPTION
 from training.batches import Samples
@@ -101,6 +102,8 @@ def check_tables(
 def counts(split: Split, cohort: Cohort) -> dict:
     """Section `data` of the metrics."""
     section = {"recordings": len(cohort), "excluded": len(cohort.excluded)}
+    if cohort.unit != MV:
+        section["unit"] = cohort.unit
     for name, part in split._asdict().items():
         section[f"{name}_recordings"] = len(part)
         section[f"{name}_patients"] = part.subjects["patient_id"].nunique()
@@ -139,6 +142,7 @@ def build_model(config: Config, schema: ConditionSchema, cohort: Cohort) -> VAE:
         schema=schema,
         leads=cohort.leads,
         **cohort.timing,
+        unit=cohort.unit,
         seed=config.training.seed,
         **settings,
     )

@@ -5,8 +5,9 @@ One folder with `echonext_metadata_100k.csv` and `EchoNext_train_waveforms.npy`,
 of each in the order of the table's rows of that split.
 
 The waveforms are clipped and standardised over the whole set, so that millivolts are lost, and what
-one unit stands for is not published. It has to be given (`millivolts_per_unit`), from ECGs whose
-millivolts are known; every amplitude of a model is then as right as that number.
+one unit stands for is not published. The cohort is then in standardised units, and all that is made
+of it says so. Who knows it from ECGs whose millivolts are known may give it
+(`millivolts_per_unit`); every amplitude of a model is then as right as that number.
 
 A flag of the table is 0 also where nothing was measured. Here it is missing then. Rows of the split
 `no_split` are earlier ECGs of test patients; they have no waveforms and are left out.
@@ -22,11 +23,12 @@ import numpy as np
 import pandas as pd
 
 from data.bad_rows import BadRows
-from data.beats import Strip
+from data.beats import Beat, BeatError, Strip, median_beat
 from data.cohort import LEADS, Cohort, CohortError
 from data.outcomes import as_ids, flags, numbers, read_table
 from data.readers.person import SEXES
 from data.readers.prepare import Check, prepare
+from data.units import MV, STANDARDISED, UNITS
 
 TABLE = "echonext_metadata_100k.csv"
 FOLDS = {"train": 1, "val": 9, "test": 10}  # as `Cohort.split(by_fold=True)` has them
@@ -73,23 +75,25 @@ def load_echonext(
         workers: processes that prepare; one per CPU core if None.
         progress: show a progress bar; None shows it on a terminal only.
         check: as `data.readers.prepare.prepare` has it.
-        millivolts_per_unit: what one unit of the waveforms stands for.
+        millivolts_per_unit: what one unit of the waveforms stands for; 0 where it is not known.
 
     Returns:
-        The cohort in the order of the table. `subjects` has `age`, `sex`, `fold` (training 1,
+        The cohort in the order of the table, in standardised units or, where it is known what one
+        is, in mV. `subjects` has `age`, `sex`, `fold` (training 1,
         validation 9, test 10), the flags of `MEASURED` as "yes" and "no" or missing, and what was
         measured: `lvef` (%), `ivs` and `lvpw` (cm), `pasp` (mmHg), `tr_max_velocity` (m/s).
 
     Raises:
-        CohortError: the scale is not given, a table or file is not there or does not fit, or no
+        CohortError: the scale is no number, a table or file is not there or does not fit, or no
             ECG gave a beat.
     """
     path = Path(path)
-    if not 0 < millivolts_per_unit < np.inf:
+    if not 0 <= millivolts_per_unit < np.inf:
         raise CohortError(
-            "EchoNext is standardised, and what one unit is in mV is not published. Give it by "
-            "--data.millivolts_per_unit, from ECGs whose millivolts you know."
+            "Expected data.millivolts_per_unit above 0, or 0 where it is not known. Received: "
+            f"{millivolts_per_unit}."
         )
+    made = f"one unit taken as {millivolts_per_unit:g} mV" if millivolts_per_unit else STANDARDISED
     columns = ("ecg_key", "patient_key", "split", "sex", *NUMBERS)
     columns += tuple(
         column for pair in MEASURED.items() for column in (f"{pair[0]}_flag", *pair[1])
@@ -123,12 +127,13 @@ def load_echonext(
             records=list(zip(table["split"].astype(str), row.tolist(), strict=True)),
             read=WaveformReader(str(path), millivolts_per_unit),
             cache=cache,
-            source=f"EchoNext, one unit taken as {millivolts_per_unit:g} mV",
+            source=f"EchoNext, {made}",
             settings={"path": str(path.resolve()), "millivolts_per_unit": millivolts_per_unit},
             workers=workers,
             progress=progress,
             left_out=reasons.tolist(),
             check=check,
+            unit=MV if millivolts_per_unit else STANDARDISED,
         )
     finally:
         _open.cache_clear()
@@ -136,21 +141,28 @@ def load_echonext(
 
 @dataclass(frozen=True)
 class WaveformReader:
-    """Reads single waveforms as strips.
+    """Reads single waveforms as strips in mV, or as standardised beats.
 
     Attributes:
         root: folder of the data set.
-        millivolts_per_unit: their scale.
+        millivolts_per_unit: their scale; 0 if it is not known.
     """
 
     root: str
     millivolts_per_unit: float
 
-    def __call__(self, record: tuple[str, int]) -> Strip:
+    def __call__(self, record: tuple[str, int]) -> Strip | Beat:
         """Reads one waveform: split, and row of its file."""
         split, row = record
         waveform = np.array(_open(str(_file(Path(self.root), split)))[row, 0], np.float32)
-        return Strip(waveform.T * np.float32(self.millivolts_per_unit), SAMPLING_RATE, LEADS)
+        if self.millivolts_per_unit:
+            return Strip(waveform.T * np.float32(self.millivolts_per_unit), SAMPLING_RATE, LEADS)
+        unit = UNITS[STANDARDISED]
+        try:  # what tells lost leads and spikes has limits in mV, which are carried over
+            beat = median_beat(waveform.T * np.float32(unit.mv), SAMPLING_RATE, LEADS)
+        except BeatError as error:
+            raise BeatError(unit.words(str(error))) from error
+        return beat._replace(ecg=beat.ecg / np.float32(unit.mv), noise_uv=beat.noise_uv / unit.mv)
 
 
 def _file(folder: Path, split: str) -> Path:

@@ -49,6 +49,7 @@ from data.readers.kept import (
     write_shard,
 )
 from data.rows import write_array
+from data.units import MV
 
 __all__ = ["QUALITY", "Check", "Recording", "prepare"]
 
@@ -86,6 +87,7 @@ def prepare(
     left_out: Sequence[str] | None = None,
     check: Check | None = None,
     facts: Sequence[str] = (),
+    unit: str = MV,
 ) -> Cohort:
     """Turns recordings into a cohort of median beats, or opens it if it was prepared before.
 
@@ -109,6 +111,7 @@ def prepare(
         check: is given the subjects whose records are read, before any is, to refuse them, and the
             names of the columns that will be added to them.
         facts: columns of `Recording.facts`.
+        unit: of the beats, see `data.units`.
 
     Returns:
         The cohort, in the order of `subjects`, less the records that gave no beat.
@@ -144,7 +147,7 @@ def prepare(
                     parts = _shards(pending, shards, shard_size, reader)
                     _run(parts, read, workers, progress, source, len(wanted))
                     kept = Kept([*earlier, *unfinished_parts(shards)])
-                _assemble(kept, keys, subjects, unread, folder, source, reader, scratch)
+                _assemble(kept, keys, subjects, unread, folder, source, reader, scratch, unit)
             except OSError as error:
                 raise CohortError(
                     f"The prepared cohort cannot be written to {folder}: {error}. Free space, or "
@@ -337,6 +340,7 @@ def _assemble(
     source: str,
     reader: str,
     scratch: Path,
+    unit: str,
 ) -> None:
     """Makes one prepared folder; no more than one shard is in memory at a time."""
     wanted = (unread["reason"] == "").to_numpy()
@@ -367,7 +371,7 @@ def _assemble(
             table[list(facts)] = facts.astype(dict.fromkeys(unknown, float))
         measured = pd.DataFrame([one.quality for one in good], columns=QUALITY)
         table[list(QUALITY)] = measured.astype({"beats_used": int, "beats_found": int})
-        cohort = Cohort(ecg, table, source=source, excluded=excluded)
+        cohort = Cohort(ecg, table, source=source, excluded=excluded, unit=unit)
         # Before the folder counts as finished. A recording that is left out is in no index: it is
         # read when its row of the table is mended.
         read = np.flatnonzero(wanted)

@@ -187,7 +187,7 @@ class Explorer {
     find("#legend").replaceChildren(...entries);
     const spread = fanned.map(({ color, value }) => entry(color, inWords(fan, value)));
     find("#fanned").replaceChildren(...(fan ? [`${capital(fan.title)}: `, ...spread] : []));
-    find("#scale").textContent = `${state.speed} mm/s, 10 mm/mV, pulse 1 mV`;
+    find("#scale").textContent = `${state.speed} mm/s, ${this.model.amplitude.paper}`;
   }
 
   /** What follows only once nothing moves any more. */

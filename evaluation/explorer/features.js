@@ -6,16 +6,18 @@ const INDEPENDENT = ["I", "II", "V1", "V2", "V3", "V4", "V5", "V6"];
 
 /** Features by name, as `measure` gives them (all but `qtc`), and the ends of the waves in ms.
  *
- * @param ecg - twelve arrays of T samples in mV.
- * @param model - `leads`, `sampling_rate`, `fiducial` (sample) and `kors` (3 x 8) are read.
+ * @param ecg - twelve arrays of T samples.
+ * @param model - `leads`, `sampling_rate`, `fiducial` (sample), `kors` (3 x 8) and `amplitude` are
+ *   read: its `mv` is what one unit of the ECG stands for in limits that are in mV.
  */
 function measure(ecg, model) {
   const ms = model.sampling_rate / 1000;
+  const { mv } = model.amplitude;
   const independent = (leads) => INDEPENDENT.map((name) => leads[model.leads.indexOf(name)]);
   const [qrsOnset, qrsOffset] = findQrs(independent(ecg), ms, model.fiducial);
   const leads = ecg.map((lead) => {
     const base = meanWithin(lead, qrsOnset - BASELINE[0] * ms, qrsOnset - BASELINE[1] * ms) || 0;
-    return lead.map((value) => value - base);
+    return lead.map((value) => mv * (value - base));
   });
   const smooth = leads.map((lead) => smoothed(lead, T_WAVE.smoothing * ms));
   const [pOnset, pOffset] = findP(independent(leads), qrsOnset, ms);
@@ -27,7 +29,9 @@ function measure(ecg, model) {
     qrs_duration: (qrsOffset - qrsOnset) / ms,
     qt_interval: (tOffset - qrsOnset) / ms,
     ...directions(leads, ends, model),
-    ...amplitudes(leads, smooth, ends, model, ms),
+    ...Object.fromEntries(
+      Object.entries(amplitudes(leads, smooth, ends, model, ms)).map(([name, v]) => [name, v / mv]),
+    ),
     ends: Object.values(ends).map((end) => end / ms),
   };
 }
@@ -53,7 +57,7 @@ function directions(leads, ends, model) {
   };
 }
 
-/** Heights and depths in mV; P and T are read off the smoothed leads. */
+/** Heights and depths; P and T are read off the smoothed leads. */
 function amplitudes(leads, smooth, ends, model, ms) {
   const tOnset = Math.max(
     ends.qrsOffset + T_WAVE.from * ms,

@@ -18,6 +18,7 @@ from markupsafe import Markup
 
 from data.cohort import Cohort
 from data.conditions import ConditionSchema
+from data.units import UNITS
 from evaluation.explorer.latents import latents
 from evaluation.explorer.network import Numbers, head, network
 from evaluation.explorer.reference import (
@@ -30,6 +31,7 @@ from evaluation.explorer.reference import (
     ranges,
     schema_of,
 )
+from evaluation.figures.paper import GAIN
 from evaluation.measures.features import KORS
 from evaluation.measures.regressor import training_rows
 from evaluation.report.page import EXPLORER
@@ -104,20 +106,22 @@ def description(model: VAE, numbers: Numbers, reference: Reference | None = None
     described = conditions(schema, reference)
     typical = pd.DataFrame({one["name"]: [one["typical"]] for one in described}, index=[0])
     encoded = np.concatenate([schema.encode(part) for part in (reference.subjects, typical)])
-    features = features_of(model, reference.ecg)
+    features, unit = features_of(model, reference.ecg), UNITS[model.unit]
+    known = ranges(schema, reference.subjects, features, unit.name) if features is not None else {}
     prior = model.prior._replace(weights=model.prior.weights / model.prior.weights.sum())
     return {
         "leads": list(model.leads),
         "samples": model.ecg_shape[1],
         "sampling_rate": model.settings["sampling_rate"],
         "fiducial": fiducial(model),
+        "amplitude": {"unit": unit.amplitude, "mv": unit.mv, "paper": unit.scale(GAIN)},
         "kors": KORS.tolist(),
         "source": reference.source,
         "count": len(reference.ecg),
         "encoding": schema.encoding,
         "conditions": described,
         "whole": list(WHOLE),
-        "features": {} if features is None else ranges(schema, reference.subjects, features),
+        "features": known,
         **network(model, numbers),
         "prior": {name: numbers.add(part) for name, part in prior._asdict().items()},
         "latent": latents(model, encoded, reference, features),

@@ -1,7 +1,8 @@
 /* ECG paper: beats in millimetres, as evaluation/figures/paper.py lays them out.
  *
  * 10 mm/mV, 25 or 50 mm/s, lines every 1 and 5 mm, a 1 mV pulse before each row, twelve leads in
- * three rows and four columns (Kligfield et al. 2007, doi 10.1161/CIRCULATIONAHA.106.180200). One
+ * three rows and four columns (Kligfield et al. 2007, doi 10.1161/CIRCULATIONAHA.106.180200).
+ * Another unit than mV stands as high as it usually is in mV (`amplitude.mv` of the model). One
  * unit of the drawing is one millimetre of paper.
  */
 const GAIN = 10; // mm/mV
@@ -15,7 +16,8 @@ const INK = { paper: "#fffafa", fine: "#f8dcdc", bold: "#efb8b8", mark: "#0072b2
 class Paper {
   /** A sheet in an svg element; `choose` is called with the number of a lead that is clicked. */
   constructor(svg, model, choose) {
-    Object.assign(this, { svg, model, choose, laidOut: "" });
+    const gain = GAIN * model.amplitude.mv; // mm per unit
+    Object.assign(this, { svg, model, choose, gain, laidOut: "" });
   }
 
   /** Draws traces {ecg, color, width in pixels}, the last on top.
@@ -49,8 +51,8 @@ class Paper {
     for (const { ecg } of traces) {
       let [high, low] = [0, 0];
       for (const value of ecg[lead]) [high, low] = [Math.max(high, value), Math.min(low, value)];
-      room[0] = Math.max(room[0], wholeSquares(Math.min(GAIN * high + 1, REACH)));
-      room[1] = Math.max(room[1], wholeSquares(Math.min(-GAIN * low + 1, REACH)));
+      room[0] = Math.max(room[0], wholeSquares(Math.min(this.gain * high + 1, REACH)));
+      room[1] = Math.max(room[1], wholeSquares(Math.min(-this.gain * low + 1, REACH)));
     }
   }
 
@@ -78,7 +80,7 @@ class Paper {
     const parts = [];
     for (const { lead, x, y } of sheet.places) {
       ecg[lead].forEach((value, t) => {
-        const [right, down] = [x + t * sheet.mm, y - GAIN * value];
+        const [right, down] = [x + t * sheet.mm, y - this.gain * value];
         parts.push(t ? "L" : "M", right.toFixed(2), ",", down.toFixed(3));
       });
     }

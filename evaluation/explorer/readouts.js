@@ -1,6 +1,6 @@
 /* Numbers beside the ECG: features and the middle 90% of subjects, what is pinned, and the risk. */
 const WAVES = { p: "P", r: "R", s: "S or Q", j: "J point", t: "T" };
-const DECIMALS = { ms: 0, degrees: 0, mV: 2 };
+const DECIMALS = { ms: 0, degrees: 0 }; // amplitudes have two, in any unit
 const SIGNS = { degrees: "°" };
 
 /** The middle 90% of a feature of subjects of like conditions: [low, high], or null.
@@ -40,7 +40,7 @@ function shortWay(turn) {
 
 function inUnit(value, unit, signed = false) {
   if (!Number.isFinite(value)) return "not found";
-  let number = value.toFixed(DECIMALS[unit]).replace(/^-(0(\.0*)?)$/, "$1");
+  let number = value.toFixed(DECIMALS[unit] ?? 2).replace(/^-(0(\.0*)?)$/, "$1");
   if (signed && value > 0) number = `+${number}`;
   return `${number.replace("-", "−")}${SIGNS[unit] ?? ` ${unit}`}`;
 }
@@ -57,10 +57,10 @@ function showFeatures(model, found, values, pinned) {
       const range = middleRange(model, feature, values);
       const turn = pinned ? value - pinned.features[name] : NaN;
       return element("td", { title: rangeInWords(feature, range) }, [
-        Number.isFinite(value) ? inUnit(value, "mV").replace(" mV", "") : "–",
+        Number.isFinite(value) ? bare(inUnit(value, feature.unit), feature.unit) : "–",
         flag(outside(feature, value, range)),
         ...(Number.isFinite(turn)
-          ? [element("small", {}, [` ${inUnit(turn, "mV", true).replace(" mV", "")}`])]
+          ? [element("small", {}, [` ${bare(inUnit(turn, feature.unit, true), feature.unit)}`])]
           : []),
       ]);
     });
@@ -96,7 +96,12 @@ function featureRow(model, name, found, values, pinned) {
 function rangeInWords(feature, range) {
   if (!range) return "";
   const [low, high] = range.map((end) => inUnit(end, feature.unit));
-  return `${low.replace(/ ?(mV|ms|°)$/, "")} to ${high}`;
+  return `${bare(low, feature.unit)} to ${high}`;
+}
+
+/** What `inUnit` gives, without the unit. */
+function bare(text, unit) {
+  return text.replace(SIGNS[unit] ?? ` ${unit}`, "");
 }
 
 /** What says without colour that a value lies outside. */

@@ -17,6 +17,7 @@ from scipy.stats import norm, truncnorm
 
 from data.conditions import Condition, ConditionSchema
 from data.leads import LEADS
+from data.units import MV, UNITS
 from evaluation.measures.features import FEATURES, measure
 from evaluation.measures.names import feature_title
 from evaluation.measures.regressor import training_rows
@@ -176,7 +177,7 @@ def features_of(model: VAE, ecg: np.ndarray) -> pd.DataFrame | None:
     """N rows of features of ECGs (N, L, T), if the leads are the standard twelve."""
     if tuple(model.leads) != LEADS:
         return None
-    return measure(ecg, model.settings["sampling_rate"], fiducial(model))
+    return measure(ecg, model.settings["sampling_rate"], fiducial(model), unit=model.unit)
 
 
 def fiducial(model: VAE) -> int:
@@ -184,7 +185,9 @@ def fiducial(model: VAE) -> int:
     return round(FIDUCIAL * model.ecg_shape[1])
 
 
-def ranges(schema: ConditionSchema, subjects: pd.DataFrame, features: pd.DataFrame) -> dict:
+def ranges(
+    schema: ConditionSchema, subjects: pd.DataFrame, features: pd.DataFrame, unit: str = MV
+) -> dict:
     """The middle 90% of each feature of subjects of like conditions, as coefficients.
 
     By linear quantile regression (Koenker and Bassett, Econometrica 1978;46:33-50) of the 5th and
@@ -196,6 +199,7 @@ def ranges(schema: ConditionSchema, subjects: pd.DataFrame, features: pd.DataFra
         schema: of the model.
         subjects: N rows.
         features: N rows, from `features_of`.
+        unit: of the ECGs; see `data.units`.
 
     Returns:
         Feature -> `title`, `unit`, `low` and `high` (D,) (see `design`; null where too few have the
@@ -213,7 +217,7 @@ def ranges(schema: ConditionSchema, subjects: pd.DataFrame, features: pd.DataFra
     return {
         name: {
             "title": feature_title(name),
-            "unit": FEATURES[name].unit,
+            "unit": UNITS[unit].words(FEATURES[name].unit),
             "low": low[:, number].tolist() if enough[number] else None,
             "high": high[:, number].tolist() if enough[number] else None,
             "centre": centres.get(name),

@@ -24,6 +24,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from data.cohort import LEADS, SAMPLING_RATE
+from data.units import MV, UNITS
 from evaluation.figures.paper import (
     BLACK,
     GAIN,
@@ -57,11 +58,12 @@ def plot_ecg(
     sampling_rate: float = SAMPLING_RATE,
     speed: float = SPEED,
     gain: float = GAIN,
+    unit: str = MV,
 ) -> Figure:
     """One ECG, or several overlaid, on ECG paper.
 
     Args:
-        ecg: (L, T) or (M, L, T) mV.
+        ecg: (L, T) or (M, L, T) in `unit`.
         labels: M names for the legend; none where left out.
         title: above the paper.
         colors: of the beats, reused in turn.
@@ -70,12 +72,13 @@ def plot_ecg(
         sampling_rate: Hz.
         speed: mm/s.
         gain: mm/mV.
+        unit: of the ECGs; see `data.units`.
 
     Returns:
         The figure; its first axes is the paper, in millimetres.
     """
     beats = ecg[None] if ecg.ndim == 2 else ecg
-    sheet = Sheet(in_columns(beats, leads), sampling_rate, speed, gain)
+    sheet = Sheet(in_columns(beats, leads), sampling_rate, speed, gain, unit=unit)
     figure, (paper,) = lay_out([[sheet]])
     sheet.draw(paper, cycled(colors, len(beats)))
     heading(paper, title, labels, colors)
@@ -89,22 +92,24 @@ def plot_reconstructions(
     *,
     leads: Sequence[str] = LEADS,
     sampling_rate: float = SAMPLING_RATE,
+    unit: str = MV,
 ) -> Figure:
     """Real ECGs (black) under their reconstructions (vermilion), one sheet of paper each.
 
     Args:
-        real: (M, L, T) mV.
-        reconstructed: (M, L, T) mV.
+        real: (M, L, T) in `unit`.
+        reconstructed: (M, L, T) likewise.
         titles: M lines, such as age, sex and error; none where left out.
         leads: L names.
         sampling_rate: Hz.
+        unit: of the ECGs; see `data.units`.
 
     Returns:
         The figure; one axes per ECG.
     """
     colors = (BLACK, VERMILION)
     pairs = np.stack([real, reconstructed], axis=1)  # (M, 2, L, T)
-    sheets = [Sheet(in_columns(pair, leads), sampling_rate) for pair in pairs]
+    sheets = [Sheet(in_columns(pair, leads), sampling_rate, unit=unit) for pair in pairs]
     figure, papers = lay_out([[sheet] for sheet in sheets])
     for sheet, paper, title in zip(sheets, papers, titles or [""] * len(sheets), strict=True):
         sheet.draw(paper, colors, widths=(1.6, 0.8))  # the real one shows on both sides
@@ -120,16 +125,18 @@ def plot_sweep(
     *,
     leads: Sequence[str] = LEADS,
     sampling_rate: float = SAMPLING_RATE,
+    amplitude: str = MV,
 ) -> Figure:
     """Generated beats as one condition is changed and everything else is kept.
 
     Args:
-        ecgs: (M, L, T) mV, one beat per value.
+        ecgs: (M, L, T) in `amplitude`, one beat per value.
         values: M numbers (drawn with a colour scale) or M categories (drawn with a legend).
         name: of the condition.
         unit: of the condition.
         leads: L names.
         sampling_rate: Hz.
+        amplitude: unit of the ECGs; see `data.units`.
 
     Returns:
         The figure; its first axes is the paper.
@@ -137,12 +144,13 @@ def plot_sweep(
     title = f"Generated beat by {name}" + (f" ({unit})" if unit else "")
     if any(isinstance(value, str) for value in values):
         labels = [str(value) for value in values]
-        return plot_ecg(ecgs, labels, title, leads=leads, sampling_rate=sampling_rate)
+        recorded = {"leads": leads, "sampling_rate": sampling_rate, "unit": amplitude}
+        return plot_ecg(ecgs, labels, title, **recorded)
     order = np.argsort(values)
     values = np.asarray(values, np.float64)[order]
     # The bright end of viridis is left out: it is lost on pale paper.
     colors = colormaps["viridis"](np.linspace(0, 0.85, len(values)))
-    sheet = Sheet(in_columns(ecgs[order], leads), sampling_rate)
+    sheet = Sheet(in_columns(ecgs[order], leads), sampling_rate, unit=amplitude)
     figure, (paper,) = lay_out([[sheet]], footer=16.0)
     sheet.draw(paper, colors)
     heading(paper, title, (), colors)
@@ -160,6 +168,7 @@ def plot_traversal(
     leads: Sequence[str] = LEADS,
     shown: Sequence[str] = ("II", "V1", "V5"),
     sampling_rate: float = SAMPLING_RATE,
+    unit: str = MV,
 ) -> Figure:
     """What each latent dimension does to the beat of one kind of subject.
 
@@ -175,6 +184,7 @@ def plot_traversal(
         leads: names of the model's leads.
         shown: leads to draw; the first, the middle and the last where the model has none of them.
         sampling_rate: Hz.
+        unit: of the ECGs; see `data.units`.
 
     Returns:
         The figure; its first axes is the paper.
@@ -195,7 +205,8 @@ def plot_traversal(
         [(f"z{dim} {lead}", ecg[row, :, list(leads).index(lead)]) for lead in picked]
         for row, dim in enumerate(chosen)
     ]
-    sheet = Sheet(rows, sampling_rate, notes=[f"KL {kl[dim]:.2g} nat" for dim in chosen])
+    notes = [f"KL {kl[dim]:.2g} nat" for dim in chosen]
+    sheet = Sheet(rows, sampling_rate, notes=notes, unit=unit)
     figure, (paper,) = lay_out([[sheet]])
     sheet.draw(paper, list(TRAVERSAL.values()))
     heading(
@@ -268,14 +279,16 @@ def plot_noise(
     sd: np.ndarray,
     leads: Sequence[str],
     sampling_rate: float = SAMPLING_RATE,
+    unit: str = MV,
 ) -> Figure:
     """The mean beat of each lead, and below it the observation noise on a scale of its own.
 
     Args:
-        mean_beat: (I, T) mV.
-        sd: (I, T) mV, scale of the noise.
+        mean_beat: (I, T) in `unit`.
+        sd: (I, T) likewise, scale of the noise.
         leads: I names.
         sampling_rate: Hz.
+        unit: see `data.units`.
     """
     columns = min(4, len(leads))
     rows = -(-len(leads) // columns)
@@ -297,23 +310,26 @@ def plot_noise(
         below.tick_params(right=last)
         below.set_yticks([0, top], [f"{0:.0f}", f"{top:.3g}"] if last else ["", ""])
         if last:
-            below.set_ylabel("noise (µV)", y=0.15)
+            below.set_ylabel(f"noise ({UNITS[unit].thousandth})", y=0.15)
     for axes in panels[len(leads) :]:
         axes.set_axis_off()
     for axes in panels[max(0, len(leads) - columns) : len(leads)]:
         axes.set_xlabel("ms")
         axes.tick_params(labelbottom=True)
     for axes in panels[::columns]:
-        axes.set_ylabel("mV")
+        axes.set_ylabel(UNITS[unit].amplitude)
     return figure
 
 
-def plot_error_by_lead(metrics: Mapping[str, float], leads: Sequence[str] = LEADS) -> Figure:
+def plot_error_by_lead(
+    metrics: Mapping[str, float], leads: Sequence[str] = LEADS, unit: str = MV
+) -> Figure:
     """Mean absolute error per lead and per segment with 95% intervals, beside the baselines.
 
     Args:
         metrics: of `measures.reconstruction.reconstruction_metrics`.
         leads: names of the leads.
+        unit: of the ECGs; see `data.units`.
     """
     prefixes = [name.removesuffix("mae_uv") for name in metrics if name.endswith("mae_uv")]
     marks = dict(zip(prefixes, ((VERMILION, "o"), (BLUE, "s"), (GREY, "^")), strict=False))
@@ -340,7 +356,7 @@ def plot_error_by_lead(metrics: Mapping[str, float], leads: Sequence[str] = LEAD
         plain(axes, f"by {title}")
         axes.grid(axis="y", color="#E5E5E5")
         axes.set_axisbelow(True)
-    panels[0].set_ylabel("mean absolute error (µV)")
+    panels[0].set_ylabel(f"mean absolute error ({UNITS[unit].thousandth})")
     panels[0].margins(y=0.2)  # room for the legend
     panels[0].set_ylim(bottom=0)
     panels[0].legend(frameon=False, fontsize=8, ncols=3, loc="upper right")

@@ -18,6 +18,7 @@ from matplotlib.ticker import MaxNLocator
 
 from data.cohort import LEADS, SAMPLING_RATE
 from data.conditions import Condition, ConditionSchema
+from data.units import MV
 from evaluation.figures.ecg import BLUE, GREY, VERMILION, plain
 from evaluation.figures.paper import BLACK, Sheet, in_columns, lay_out
 from evaluation.measures.names import effects_in, feature_title, not_recovered
@@ -66,21 +67,23 @@ def plot_beside_real(
     *,
     leads: Sequence[str] = LEADS,
     sampling_rate: float = SAMPLING_RATE,
+    unit: str = MV,
 ) -> Figure:
     """Generated ECGs (left, vermilion), each beside a real one (right, black), at 25 mm/s.
 
     Args:
-        generated: (M, L, T) mV.
-        real: (M, L, T) mV.
+        generated: (M, L, T) in `unit`.
+        real: (M, L, T) likewise.
         titles: M pairs: of the generated and of the real one; long ones take two lines.
         leads: L names.
         sampling_rate: Hz.
+        unit: of the ECGs; see `data.units`.
 
     Returns:
         The figure; two axes per pair, the generated one first.
     """
     pairs = np.stack([generated, real], axis=1)  # (M, 2, L, T)
-    sheets = [Sheet(in_columns(pair, leads), sampling_rate, SLOW) for pair in pairs]
+    sheets = [Sheet(in_columns(pair, leads), sampling_rate, SLOW, unit=unit) for pair in pairs]
     figure, papers = lay_out([[sheet, sheet] for sheet in sheets])
     for sheet, left, right, pair in zip(sheets, papers[::2], papers[1::2], titles, strict=True):
         sheet.draw(left, (VERMILION, None))

@@ -18,6 +18,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from data.units import MV, UNITS
+
 SPEED = 50.0  # mm/s
 GAIN = 10.0  # mm/mV
 
@@ -35,11 +37,12 @@ class Sheet:
     """A sheet of ECG paper: rows of named panels, in millimetres.
 
     Args:
-        rows: of (name, (M, T) mV).
+        rows: of (name, (M, T) in `unit`).
         sampling_rate: Hz.
         speed: mm/s.
-        gain: mm/mV.
+        gain: mm/mV; another unit stands as high as it usually is in mV.
         notes: one text per row, written under its first name.
+        unit: of the beats; see `data.units`.
     """
 
     def __init__(
@@ -49,8 +52,11 @@ class Sheet:
         speed: float = SPEED,
         gain: float = GAIN,
         notes: Sequence[str] = (),
+        unit: str = MV,
     ) -> None:
-        self.rows, self.speed, self.gain, self.notes = rows, speed, gain, notes
+        self.rows, self.speed, self.notes = rows, speed, notes
+        self.gain = gain * UNITS[unit].mv  # mm per unit
+        self.pulse, self.scale = gain, UNITS[unit].scale(gain)
         self.sampling_rate = sampling_rate
         samples = rows[0][0][1].shape[-1]
         self.panel = _whole_squares(samples / sampling_rate * speed) + GAP
@@ -58,7 +64,7 @@ class Sheet:
         self.baselines, depth = [], 0.0
         for row in rows:
             values = np.concatenate([beats.ravel() for _, beats in row])
-            values = gain * values[np.isfinite(values)]
+            values = self.gain * values[np.isfinite(values)]
             up = max(values.max(initial=0) + 1, gain + 1)  # the pulse has to fit
             down = max(-values.min(initial=0) + 1, 4)
             self.baselines.append(-(depth + _whole_squares(min(up, REACH))))
@@ -93,7 +99,7 @@ class Sheet:
                     y = baseline + self.gain * beat
                     paper.plot(x, y, color=color, linewidth=width, gid=name)
         paper.annotate(
-            f"{self.speed:g} mm/s, {self.gain:g} mm/mV, pulse 1 mV",
+            f"{self.speed:g} mm/s, {self.scale}",
             xy=(0, 0),
             xytext=(0, -4),
             textcoords="offset points",
@@ -103,7 +109,7 @@ class Sheet:
 
     def _draw_pulse(self, paper: Axes, baseline: float) -> None:
         x = np.array([0.5, 1.5, 1.5, 6.5, 6.5, 7.5])
-        y = baseline + self.gain * np.array([0, 0, 1, 1, 0, 0])
+        y = baseline + self.pulse * np.array([0, 0, 1, 1, 0, 0])
         paper.plot(x, y, color=BLACK, linewidth=0.9, gid="calibration")
 
 

@@ -101,7 +101,11 @@ def condition_effects(
         if len(values) < 2:
             continue
         ends = [
-            measure(model.generate(n, seed, **reference | {condition.name: value}), **model.timing)
+            measure(
+                model.generate(n, seed, **reference | {condition.name: value}),
+                **model.timing,
+                unit=model.unit,
+            )
             for value in (values[0], values[-1])
         ]
         difference = ends[1][list(SWEPT)] - ends[0][list(SWEPT)]
@@ -149,7 +153,7 @@ def references_of(split: Split) -> dict[str, tuple[pd.DataFrame, pd.DataFrame]]:
         and subjects of all its recordings.
     """
     train = split.train.take(training_rows(len(split.train)))
-    references = {"train": (measure(train.ecg, **train.timing), train.subjects)}
+    references = {"train": (measure(train.ecg, **train.timing, unit=train.unit), train.subjects)}
     if all(part.truth is not None for part in split):
         truth = pd.concat([part.truth for part in split], ignore_index=True)
         subjects = pd.concat([part.subjects for part in split], ignore_index=True)

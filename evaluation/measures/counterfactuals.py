@@ -139,4 +139,4 @@ def _changes(
 
 
 def _features(model: VAE, latent: np.ndarray, subjects: pd.DataFrame) -> pd.DataFrame:
-    return measure(model.decode(latent, subjects), **model.timing)[list(SWEPT)]
+    return measure(model.decode(latent, subjects), **model.timing, unit=model.unit)[list(SWEPT)]

@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 from data.cohort import LEADS, QRS_SAMPLE, SAMPLING_RATE, independent_leads
+from data.units import MV, UNITS
 from evaluation.measures.waves import (
     BASELINE,
     T_DURATION,
@@ -94,14 +95,17 @@ def measure(
     sampling_rate: float = SAMPLING_RATE,
     qrs_sample: int = QRS_SAMPLE,
     heart_rate: np.ndarray | float | None = None,
+    unit: str = MV,
 ) -> pd.DataFrame:
     """Measures the clinical features of median beats.
 
     Args:
-        ecg: (N, 12, T) mV, leads in the order of `LEADS`; read in chunks, may be a memory map.
+        ecg: (N, 12, T) in `unit`, leads in the order of `LEADS`; read in chunks, may be a memory
+            map.
         sampling_rate: Hz.
         qrs_sample: fiducial: the QRS complex lies within 80 ms of it, and times count from it.
         heart_rate: (N,) or one number, beats per minute, for `qtc`; NaN where unknown.
+        unit: of the ECGs and of the amplitudes that `FEATURES` has in mV; see `data.units`.
 
     Returns:
         N rows: the columns of `FEATURES` (float64, NaN where the wave they need is not found), and
@@ -123,7 +127,7 @@ def measure(
             f"Received: shape {np.shape(rate)}, lowest {np.min(rate)}."
         )
     tables = [
-        _measure_chunk(ecg[start : start + CHUNK], sampling_rate / 1000, qrs_sample)
+        _measure_chunk(ecg[start : start + CHUNK], sampling_rate / 1000, qrs_sample, UNITS[unit].mv)
         for start in range(0, max(len(ecg), 1), CHUNK)
     ]
     table = pd.concat(tables, ignore_index=True).astype(np.float64)
@@ -137,9 +141,12 @@ def short_way(degrees: np.ndarray) -> np.ndarray:
     return (degrees + 180) % 360 - 180
 
 
-def _measure_chunk(ecg: np.ndarray, ms: float, qrs_sample: int) -> pd.DataFrame:
-    """Features of (B, 12, T) beats, all but `qtc`; `ms` is the number of samples in 1 ms."""
-    ecg = np.asarray(ecg, dtype=np.float32)
+def _measure_chunk(ecg: np.ndarray, ms: float, qrs_sample: int, mv: float) -> pd.DataFrame:
+    """Features of (B, 12, T) beats, all but `qtc`; `ms` is the number of samples in 1 ms.
+
+    A wave is told from noise by limits in mV, for which `mv` stands for one unit of the beats.
+    """
+    ecg = np.asarray(ecg, dtype=np.float32) * np.float32(mv)
     if not np.isfinite(ecg).all():
         raise ValueError("Expected finite ECGs. Received: NaN or infinite values.")
     qrs = find_qrs(independent_leads(ecg), ms, qrs_sample)
@@ -159,6 +166,7 @@ def _measure_chunk(ecg: np.ndarray, ms: float, qrs_sample: int) -> pd.DataFrame:
     before_p = _mean(ecg, p[0] - BASELINE[0] * ms, p[0] - BASELINE[1] * ms)[:, :, None]
     directions = _directions(ecg, before_p / 2, waves)
     amplitudes = _amplitudes(ecg, smooth, before_p / 2, waves, ms)
+    amplitudes = {name: values / mv for name, values in amplitudes.items()}
     return pd.DataFrame({**times, **intervals, **directions, **amplitudes})
 
 

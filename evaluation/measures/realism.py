@@ -23,6 +23,7 @@ from scipy.stats import wasserstein_distance
 from data.cohort import LEADS, QRS_SAMPLE, SAMPLING_RATE, einthoven_residual
 from data.leads import independent_among
 from data.rows import first_not_finite
+from data.units import MV
 from evaluation.measures.features import CIRCULAR, measure, short_way
 from evaluation.measures.statistics import random_half, with_ends
 from evaluation.measures.two_samples import (
@@ -68,6 +69,7 @@ def realism_metrics(
     leads: Sequence[str] = LEADS,
     sampling_rate: float = SAMPLING_RATE,
     qrs_sample: int = QRS_SAMPLE,
+    unit: str = MV,
 ) -> dict[str, float]:
     """Compares generated with real test ECGs, beside real with real ones.
 
@@ -92,6 +94,7 @@ def realism_metrics(
         leads: L names. Clinical features and the Einthoven residual need the standard twelve.
         sampling_rate: Hz.
         qrs_sample: sample on which the QRS complex is centred.
+        unit: of the ECGs; see `data.units`.
 
     Returns:
         Flat name -> number. With `_low`, `_high` and a null: `mmd2` (unbiased, Gaussian kernel,
@@ -126,8 +129,9 @@ def realism_metrics(
     metrics = {"recordings": len(rows), "patients": int(patient_of.max()) + 1}
     features = None
     if leads == LEADS:
-        table = measure(pool, sampling_rate, qrs_sample)
-        features = _standardised(table, measure(train, sampling_rate, qrs_sample))
+        recorded = {"sampling_rate": sampling_rate, "qrs_sample": qrs_sample, "unit": unit}
+        table = measure(pool, **recorded)
+        features = _standardised(table, measure(train, **recorded))
         metrics |= _impossible(pool, table, len(rows))
     if metrics["patients"] < FEWEST_PATIENTS:
         return metrics

@@ -20,10 +20,11 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from matplotlib.figure import Figure
 from tqdm import tqdm
 
+from data.units import MV
 from evaluation.figures.ecg import save
-from evaluation.figures.wording import not_real
+from evaluation.figures.wording import in_unit, not_real
 from evaluation.report.findings import FINDINGS
-from evaluation.report.reading import SECTIONS, place
+from evaluation.report.reading import OF_MV, SECTIONS, place
 from evaluation.report.tables import Cell, Row, Table, grid_tables, is_missing, key_tables, text
 from training.run_folder import write_text
 
@@ -60,6 +61,11 @@ class Run:
         source = self.metrics.get("data", {}).get("tested_on", begun)
         own = self.config.get("data", {}).get("source") == "synthetic"
         return own or str(source).startswith("simulated by")
+
+    @property
+    def unit(self) -> str:
+        """Of the ECGs."""
+        return self.metrics.get("data", {}).get("unit", MV)
 
     @property
     def known(self) -> dict[str, dict]:
@@ -102,6 +108,7 @@ def write_report(folder: str | Path) -> Path:
     )
     if run.simulated:
         page = not_real(page)
+    page = in_unit(page.replace(OF_MV, ""), run.unit) if run.unit != MV else page
     path = folder / "report.html"
     partial = folder / "report.html.partial"
     partial.write_text(page, encoding="utf-8")

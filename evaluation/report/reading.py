@@ -84,13 +84,14 @@ class Metric(NamedTuple):
     unit: str = ""
 
 
+OF_MV = "; median beats carry 5-15 µV of noise themselves"  # a number that is true of mV only
 _BASIS = "What the figures of this section rest on."
 # Metrics -> one sentence on how to read them. The first whose form fits a name counts; the rows of
 # a table stand in this order.
 METRICS = {
     # reconstruction
     Metric(r"mae_uv", "MAE", ".1f", unit="µV"): "Mean absolute error of reconstructed test ECGs "
-    "in µV; median beats carry 5-15 µV of noise themselves.",
+    f"in µV{OF_MV}.",
     Metric(r"rmse_uv"): "Root mean squared error in µV; larger than the MAE where a few samples, "
     "mostly in the QRS, are far off.",
     Metric(r"pearson_r"): "Correlation of shape between real and reconstructed ECG; high for "
@@ -124,6 +125,9 @@ METRICS = {
     "condition apart; near 0.5 a change of the condition alone is a clean counterfactual.",
     # data and training
     Metric(r"(trained|tested)_on"): "The cohort.",
+    Metric(r"unit"): "What the ECGs are in. How many millivolts one is, nobody knows: "
+    "amplitudes are in standardised units, and metrics with uv in their names in thousandths of "
+    "one. None of them compares with those of ECGs in millivolts.",
     Metric(r"epochs"): "Passes over the training split.",
     Metric(r"best_epoch"): "The epoch with the best validation, whose weights are kept.",
     Metric(r"seconds", "time"): "Wall time.",

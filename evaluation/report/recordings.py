@@ -131,7 +131,8 @@ def _beats(cohort: Cohort, seed: int) -> list[Picture]:
             f"{age}, {'sex unknown' if pd.isna(sex) else sex}, {one['heart_rate']:.0f} per minute"
         )
         ecg = np.asarray(cohort.ecg[row])
-        figure = plot_ecg(ecg, title=title, leads=cohort.leads, sampling_rate=cohort.sampling_rate)
+        recorded = {"leads": cohort.leads, "sampling_rate": cohort.sampling_rate}
+        figure = plot_ecg(ecg, title=title, **recorded, unit=cohort.unit)
         pictures.append(_picture(str(one["subject_id"]), "", figure, DPI // 2))
     return pictures
 

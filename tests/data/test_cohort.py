@@ -257,6 +257,33 @@ def test_a_prepared_folder_gives_back_what_was_saved(tmp_path):
     assert description["leads"] == list(LEADS)
 
 
+def test_the_unit_goes_with_the_ecgs(tmp_path):
+    made = cohort()
+    made = Cohort(5 * made.ecg, made.subjects, unit="standardised")
+    made.save(tmp_path)
+    opened = Cohort.open(tmp_path)
+    assert (opened.unit, opened.take([0]).unit) == ("standardised", "standardised")
+    assert {part.unit for part in opened.split(0.2, 0.2)} == {"standardised"}
+    file = tmp_path / "cohort.json"
+    description = json.loads(file.read_text("utf-8"))
+    file.write_text(json.dumps(description | {"unit": "uV"}), "utf-8")
+    with pytest.raises(CohortError, match="is in 'uV'. Expected mV or standardised"):
+        Cohort.open(tmp_path)
+    with pytest.raises(CohortError, match="Expected a unit among .*standardised.*Received: 'uV'"):
+        Cohort(made.ecg, made.subjects, unit="uV")
+
+
+@pytest.mark.parametrize("factor", [1000, 0.001])
+def test_standardised_ecgs_are_held_against_no_millivolts_but_make_sense(factor):
+    ecg, subjects = cohort().ecg, cohort().subjects
+    with pytest.raises(CohortError, match="Expected ECGs in standardised units.*another unit"):
+        Cohort(np.float32(factor) * 5 * ecg, subjects, unit="standardised")
+    loud = np.float32(60 / np.ptp(ecg, axis=2).max()) * ecg  # too much for mV
+    with pytest.raises(CohortError, match="Expected ECGs in mV"):
+        Cohort(np.repeat(loud[:1], len(ecg), axis=0), subjects)
+    Cohort(np.repeat(loud[:1], len(ecg), axis=0), subjects, unit="standardised")
+
+
 def test_text_in_a_pandas_type_of_its_own_stays_text(tmp_path):
     codes = ["01", "02", "01", "03", "02", "01"]
     made = cohort(site=pd.Categorical(codes), ward=pd.array(codes, dtype="string"))

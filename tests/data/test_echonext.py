@@ -10,38 +10,25 @@ from data.beats import median_beat
 from data.cohort import CohortError
 from data.conditions import ConditionSchema
 from data.readers.echonext import MEASURED, NUMBERS, load_echonext
-from tests.simulated_strips import rhythm_strip
+from evaluation.measures.features import FEATURES, measure
+from tests.echonext_files import SD, strip, write_echonext
 
 SPLITS = ("train", "test", "train", "val", "no_split", "train")
-SD = 0.2  # mV
-
-
-def strip(number):
-    return rhythm_strip(60 + 5 * number, 10, sampling_rate=250, noise=0.02, seed=number)
 
 
 @pytest.fixture
 def folder(tmp_path):
     """Six ECGs of four patients: the first has been looked at in every way, the third in none."""
-    folder = tmp_path / "echonext"
-    folder.mkdir()
-    n = len(SPLITS)
-    table = {
-        "ecg_key": [f"E{number}" for number in range(n)],
+    columns = {
         "patient_key": ["P1", "P2", "P3", "P4", "P2", "P1"],
-        "split": SPLITS,
         "sex": ["Male", "Female", "Male", "Female", "Female", "Male"],
         **{name: [50.0, 40, np.nan, 60, 55, 45] for name in NUMBERS},
         **{name: [1.0, 1, np.nan, 0, 0, 0] for pair in MEASURED.values() for name in pair},
         **{f"{name}_flag": [0, 1, 0, 0, 0, 1] for name in MEASURED},
     }
-    table["age_at_ecg"] = [60, 61, 62, 63, 64, 90]
-    pd.DataFrame(table).to_csv(folder / "echonext_metadata_100k.csv", index=False)
-    for split in ("train", "val", "test"):
-        rows = [number for number in range(n) if SPLITS[number] == split]
-        waves = np.stack([strip(number).T[None] / SD for number in rows]).astype(np.float32)
-        np.save(folder / f"EchoNext_{split}_waveforms.npy", waves)
-    return folder
+    columns["age_at_ecg"] = [60, 61, 62, 63, 64, 90]
+    write_echonext(tmp_path / "echonext", SPLITS, **columns)
+    return tmp_path / "echonext"
 
 
 def load(folder, **options):
@@ -83,13 +70,43 @@ def test_the_split_is_that_of_the_data_set(folder):
     assert column(split.validation, "subject_id") == ["E3"]
 
 
-def test_without_a_scale_nothing_is_read(folder):
-    with pytest.raises(CohortError, match="standardised.*--data.millivolts_per_unit"):
-        load_cohort(DataConfig(source="echonext", path=folder, cache=folder.parent / "cache"))
-    settings = DataConfig(
-        source="echonext", path=folder, cache=folder.parent / "cache", millivolts_per_unit=SD
+def test_without_a_scale_the_ecgs_are_in_standardised_units(folder):
+    settings = DataConfig(source="echonext", path=folder, cache=folder.parent / "cache", workers=1)
+    cohort, in_mv = load_cohort(settings), load_cohort(replace(settings, millivolts_per_unit=SD))
+    assert (cohort.unit, in_mv.unit) == ("standardised", "mV")
+    assert cohort.source == "EchoNext, standardised"
+    np.testing.assert_allclose(cohort.ecg, in_mv.ecg / SD, rtol=1e-4, atol=1e-5)
+    noise = "beat_noise_uv"
+    np.testing.assert_allclose(cohort.subjects[noise], in_mv.subjects[noise] / SD, rtol=1e-4)
+    # They are what the archive holds: a beat of its waveform is the beat, whatever it is scaled by.
+    raw = np.load(folder / "EchoNext_val_waveforms.npy")[0, 0].T
+    np.testing.assert_allclose(cohort.ecg[3], median_beat(raw / 4, 250).ecg * 4, atol=1e-4)
+    times = {"rtol": 1e-5, "err_msg": "limits in mV must see the same beats in both"}
+    found, expected = (
+        measure(one.ecg, **one.timing, unit=one.unit).drop(columns=["qtc", "failed"])
+        for one in (cohort, in_mv)
     )
-    assert len(load_cohort(replace(settings, workers=1))) == 5
+    for name, feature in FEATURES.items():
+        if name != "qtc":
+            share = SD if feature.unit == "mV" else 1
+            np.testing.assert_allclose(found[name] * share, expected[name], atol=2e-3, **times)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "reason"),
+    [
+        (lambda wave: wave.fill(np.nan), "lead I has missing samples"),
+        (lambda wave: np.multiply(wave, 1000, out=wave), "amplitude is not in standardised units"),
+        (lambda wave: wave[0, :, 6].fill(0), "lead V1 is flat"),
+    ],
+)
+def test_a_standardised_ecg_without_sense_is_left_out(folder, spoil, reason):
+    file = folder / "EchoNext_val_waveforms.npy"
+    waves = np.load(file)
+    spoil(waves[0])
+    np.save(file, waves)
+    excluded = load(folder, millivolts_per_unit=0).excluded
+    assert excluded.set_index("subject_id")["reason"]["E3"] == reason
 
 
 @pytest.mark.parametrize(

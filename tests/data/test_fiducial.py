@@ -189,7 +189,11 @@ def test_a_recorder_that_says_another_place_than_its_beats_is_noticed(tmp_path, 
 
 def test_a_cohort_of_another_alignment_does_not_fit_a_model():
     model = SimpleNamespace(
-        leads=SIMULATED.leads, timing=SIMULATED.timing, ecg_shape=(12, 400), schema=None
+        leads=SIMULATED.leads,
+        timing=SIMULATED.timing,
+        unit="mV",
+        ecg_shape=(12, 400),
+        schema=None,
     )
     fitting(model, SIMULATED)
     moved = Cohort(np.roll(SIMULATED.ecg, -30, axis=2), SIMULATED.subjects, qrs_sample=120)

@@ -60,7 +60,8 @@ def test_another_cohort_with_a_look_alike_is_not_judged_as_unknown(name):
     from evaluation.external import fitting  # here: it is slow to import
 
     leads, shape = COHORT.leads, COHORT.ecg.shape[1:]
-    model = SimpleNamespace(leads=leads, timing=COHORT.timing, ecg_shape=shape, schema=SCHEMA)
+    timing, unit = COHORT.timing, COHORT.unit
+    model = SimpleNamespace(leads=leads, timing=timing, unit=unit, ecg_shape=shape, schema=SCHEMA)
     other = Cohort(COHORT.ecg, COHORT.subjects.rename(columns={"sex": name}))
     with pytest.raises(ConditionError, match="Expected a column 'sex'"):
         fitting(model, other)

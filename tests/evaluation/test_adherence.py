@@ -34,7 +34,7 @@ SCHEMA = ConditionSchema(
 class Scaled:
     """A generator whose effects are known: +10% of voltage per decade, 20% less in women."""
 
-    schema, leads, timing = SCHEMA, LEADS, COHORT.timing
+    schema, leads, timing, unit = SCHEMA, LEADS, COHORT.timing, "mV"
 
     def __init__(self):
         self.asked = []
@@ -101,7 +101,7 @@ def test_an_axis_turns_the_short_way_round():
 
     class Turning:
         schema, leads = ConditionSchema([Condition("age", unit="")]), LEADS
-        timing = COHORT.timing
+        timing, unit = COHORT.timing, "mV"
 
         def generate(self, n, seed, age):
             return np.repeat(turned(170 + age), n, axis=0).astype(np.float32)

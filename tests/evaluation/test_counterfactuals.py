@@ -30,7 +30,7 @@ CENTRES = {"a": 1.0, "b": 1.1, "c": 1.3}
 class Gains:
     """z is the number of a beat; its voltage is +10% per decade, 0.8 in women, none of the BMI."""
 
-    schema, leads, timing = SCHEMA, LEADS, COHORT.timing
+    schema, leads, timing, unit = SCHEMA, LEADS, COHORT.timing, "mV"
 
     def __init__(self):
         self.asked = []

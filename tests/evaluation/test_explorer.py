@@ -20,7 +20,7 @@ from data.synthetic import simulate
 from evaluation.explorer.network import Numbers
 from evaluation.explorer.page import HERE, SCRIPTS, description, scripts, write_explorer
 from evaluation.explorer.reference import design, of_training
-from evaluation.measures.features import measure
+from evaluation.measures.features import FEATURES, measure
 from model.cox import survival_function
 from model.published import PUBLISHED
 from tests.browser import needs_chromium, run_in
@@ -136,6 +136,10 @@ def tried(tmp_path_factory, patch):
                 return {
                     ecg: ecg.map((lead) => [...lead]),
                     features: measure(ecg, model),
+                    standardised: measure(
+                        ecg.map((lead) => lead.map((value) => 5 * value)),
+                        { ...model, amplitude: { mv: 0.2 } },
+                    ),
                     output,
                     survival: model.head ? survivalCurve(model, output) : null,
                     placed: [...latentAt(model, encoded, z)],
@@ -177,6 +181,19 @@ def test_the_page_measures_what_measure_finds(tried, name):
         close = np.isclose(found[feature], expected[feature], rtol=0.01, atol=1e-3, equal_nan=True)
         assert close.all(), (feature, found[feature][~close], expected[feature][~close])
     assert name == "published" or expected["qt_interval"].notna().sum() > CASES / 2
+
+
+@needs_chromium
+def test_the_page_measures_standardised_ecgs_as_those_in_millivolts(tried):
+    for result in tried["cox"].results:
+        ends, found = result["features"].pop("ends"), result["standardised"]
+        assert found.pop("ends") == pytest.approx(ends, nan_ok=True)
+        for name, value in result["features"].items():
+            larger = 5 if name in FEATURES and FEATURES[name].unit == "mV" else 1
+            expected = np.nan if value is None else larger * value
+            given = np.nan if found[name] is None else found[name]
+            assert given == pytest.approx(expected, rel=1e-6, abs=1e-9, nan_ok=True), name
+        result["features"]["ends"] = ends
 
 
 @needs_chromium

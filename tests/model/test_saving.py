@@ -147,6 +147,22 @@ def test_saving_over_a_model_leaves_the_old_one_or_none_where_it_stops(folder, m
     assert sorted(path.name for path in folder.iterdir()) == [saving.WEIGHTS, saving.DESCRIPTION]
 
 
+def test_the_unit_is_kept_and_of_older_models_millivolts(tmp_path):
+    small(unit="standardised").save(tmp_path / "standardised")
+    assert VAE.load(tmp_path / "standardised").unit == "standardised"
+    small().save(tmp_path / "older")
+    description = json.loads((tmp_path / "older" / saving.DESCRIPTION).read_text("utf-8"))
+    del description["config"]["unit"]  # written before it was kept
+    (tmp_path / "older" / saving.DESCRIPTION).write_text(json.dumps(description), "utf-8")
+    assert VAE.load(tmp_path / "older").unit == "mV"
+    description["unit"] = "standardised"
+    (tmp_path / "older" / saving.DESCRIPTION).write_text(json.dumps(description), "utf-8")
+    with pytest.raises(ModelError, match="names two units"):
+        VAE.load(tmp_path / "older")
+    with pytest.raises(ModelError, match="Expected a unit among .*Received: 'uV'"):
+        small(unit="uV")
+
+
 def test_rate_and_qrs_are_kept_and_of_older_models_known(tmp_path):
     small(sampling_rate=250.0, qrs_sample=17).save(tmp_path)
     assert VAE.load(tmp_path).timing == {"sampling_rate": 250.0, "qrs_sample": 17}
