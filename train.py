@@ -46,8 +46,8 @@ def _run(config: Config, overwrite: bool) -> Path:
     clock = Clock()
     folder = open_run(config, overwrite)
 
-    with clock.phase("start"):  # here, so that --help and a wrong argument need no TensorFlow
-        import_keras()
+    with clock.phase("start"), begun_by(folder):
+        import_keras()  # here, so that --help and a wrong argument need no TensorFlow
         import keras
 
         from evaluation import evaluate

@@ -98,7 +98,9 @@ def _check_first(
     """Refuses settings that these subjects, whose recordings are not read yet, cannot meet."""
     from data.outcomes import join_outcomes
 
-    if settings.outcomes is not None and "subject_id" in subjects:
+    if settings.outcomes is not None and "subject_id" not in subjects:
+        later = {*later, *settings.outcome_columns}  # joined once the files say whom they are of
+    elif settings.outcomes is not None:
         planned = Cohort.unread(subjects, settings.source)
         columns, unit = settings.outcome_columns, settings.time_unit
         with redirect_stdout(StringIO()):  # what it says is said when the outcomes are joined

@@ -71,9 +71,14 @@ def _taken(file: Path, folder: Path, wait: bool, shared: bool) -> TextIO:
     told = False
     while True:
         file.parent.mkdir(parents=True, exist_ok=True)
-        opened = file.open("a+", encoding="utf-8")
+        try:
+            opened = file.open("a+", encoding="utf-8")
+        except PermissionError:  # of another user; to lock it need not be written
+            opened = file.open(encoding="utf-8")
         try:
             taken = _lock(opened, shared)
+            if taken and _still_there(file, opened) and not opened.writable():
+                return opened
             if taken and _still_there(file, opened):
                 opened.truncate(0)
                 now = time.strftime("%Y-%m-%d %H:%M:%S")

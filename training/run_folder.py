@@ -27,14 +27,12 @@ def open_run(config: Config, overwrite: bool = False) -> Path:
     Raises:
         RunError: it is finished, or was begun with other settings.
     """
-    folder = RUNS / config.run
+    folder, old = RUNS / config.run, _overwritten(RUNS / config.run)
     settings = json.loads(json.dumps(to_dict(config)))
-    # Away as a whole, then deleted: killed while deleting, half a run would block its own name.
-    old = folder.with_name(f".{folder.name}.overwritten")
     shutil.rmtree(old, ignore_errors=True)
     if overwrite and (folder / "config.json").is_file():
+        # Away as a whole: half a run would block its own name. `record` deletes it.
         folder.rename(old)
-        shutil.rmtree(old)
     if (folder / "config.json").is_file():
         changed = differences(_settings_in(folder / "config.json"), settings)
         if changed:
@@ -52,17 +50,25 @@ def open_run(config: Config, overwrite: bool = False) -> Path:
 
 @contextlib.contextmanager
 def begun_by(folder: Path) -> Iterator[None]:
-    """Takes `config.json` away if the data are refused inside before anything else was kept.
+    """Takes `config.json` away if settings or data are refused inside before more was kept.
 
-    The run has not begun: with the setting that was missing, the same name is free.
+    The run has not begun: with the setting that was missing, the same name is free. A run that it
+    was to overwrite is there again.
     """
     try:
         yield
-    except ValueError:
+    except Exception:
         if [path.name for path in folder.iterdir()] == ["config.json"]:
             (folder / "config.json").unlink()
             folder.rmdir()
+            if _overwritten(folder).exists():
+                _overwritten(folder).rename(folder)
         raise
+
+
+def _overwritten(folder: Path) -> Path:
+    """Where a run is kept until the one that overwrites it has begun."""
+    return folder.with_name(f".{folder.name}.overwritten")
 
 
 def find_run(name: str | Path) -> Path:
@@ -119,6 +125,8 @@ def differences(old: Mapping, new: Mapping, prefix: str = "") -> list[str]:
 def record(folder: Path, cohort: Cohort) -> None:
     """Writes what the run is made of to `environment.json`, or compares it with what is there.
 
+    Deletes the run that this one overwrites.
+
     Raises:
         RunError: the run was begun with other data.
     """
@@ -132,6 +140,7 @@ def record(folder: Path, cohort: Cohort) -> None:
             print(f"Other than when the run began, so its numbers may differ: {difference}")
         return  # what it was begun with
     write_text(file, json.dumps(now, indent=2) + "\n")
+    shutil.rmtree(_overwritten(folder), ignore_errors=True)
 
 
 def write_text(path: Path, text: str) -> None:

@@ -80,23 +80,33 @@ def check_tables(
         later: names of columns that come with the recordings.
     """
     settings = config.model
-    ready = [one for one in schema.conditions if one.name not in later]
-    ConditionSchema(ready, schema.encoding).check(subjects)
     kind = kind_of(settings.task)
     needed = {"none": (), "survival": SURVIVAL}.get(kind, (settings.target,))
+    awaited = {*needed} & {*later}
     lacking = [name for name in needed if name not in subjects and name not in later]
     if lacking:
         raise CohortError(
             f"The task {settings.task} needs the columns {lacking}. The table of subjects has: "
             f"{list(subjects.columns)}. Give data.outcomes, a table that has them."
         )
-    if not len(subjects):
+    if len(subjects):
+        with redirect_stdout(StringIO()):  # what is left out is said when the recordings are there
+            cohort = Cohort.unread(subjects)
+            cohort = cohort if awaited else with_targets(cohort, settings)
+        subjects = cohort.subjects  # a condition of those without a target is not looked at later
+    ready = [one for one in schema.conditions if one.name not in later]
+    ConditionSchema(ready, schema.encoding).check(subjects)
+    if config.data.split != "fold":
         return
-    with redirect_stdout(StringIO()):  # what is left out is said when the recordings are there
-        cohort = Cohort.unread(subjects)
-        cohort = cohort if {*needed} & {*later} else with_targets(cohort, settings)
-    if config.data.split == "fold":
-        check_split(cohort.split(by_fold=True), settings)
+    if "fold" not in {*subjects, *later}:
+        raise CohortError(
+            "Expected a column `fold` to split by fold, which the table of subjects has not. Set "
+            'data.split to "random", or add the column.'
+        )
+    if len(subjects):
+        split = cohort.split(by_fold=True)
+        if not awaited:
+            check_split(split, settings)
 
 
 def counts(split: Split, cohort: Cohort) -> dict:

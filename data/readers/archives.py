@@ -84,7 +84,7 @@ def load_challenge(
         keep_ids=True,
         workers=workers,
         progress=progress,
-        check=check,
+        check=check and (lambda table, later: check(table, {*later, "dataset"})),
         extension=".hea",
     )
     subjects = cohort.subjects.drop(columns=["accession", "height", "weight", "bmi", "format"])

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from data.cohort import CohortError
+from data.ownership import owned
 
 KEY = "pseudonyms.key"
 _BYTES = 32
@@ -44,10 +45,9 @@ class Pseudonyms:
         if not file.exists():
             try:
                 cache.mkdir(parents=True, exist_ok=True)
-                # Created at once or not at all, and readable to nobody else.
-                opened = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-                with os.fdopen(opened, "w") as new:
-                    new.write(secrets.token_hex(_BYTES) + "\n")
+                with owned(file, wait=True):  # of two processes at once both take the first key
+                    if not file.exists():
+                        _write_key(file)
             except OSError as error:
                 raise CohortError(
                     f"{file} cannot be written: {error}. Choose another cache folder, or try again."
@@ -71,3 +71,12 @@ class Pseudonyms:
     def version(self) -> str:
         """Tells keys apart without telling the key."""
         return "" if self.key is None else hashlib.sha256(self.key.encode()).hexdigest()[:16]
+
+
+def _write_key(file: Path) -> None:
+    """Writes a new key, whole or not at all, and readable to nobody else."""
+    partial = file.with_name(f"{file.name}.{os.getpid()}.partial")
+    opened = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(opened, "w") as new:
+        new.write(secrets.token_hex(_BYTES) + "\n")
+    partial.replace(file)

@@ -266,5 +266,6 @@ function headOutput(model, z, encoded) {
 
 /** Probability of no event up to each of the head's times. */
 function survivalCurve(model, logHazard) {
-  return model.head.hazard.map((hazard) => Math.exp(-hazard * Math.exp(logHazard)));
+  const relative = Math.min(Math.exp(logHazard), Number.MAX_VALUE); // 0 times infinity is NaN
+  return model.head.hazard.map((hazard) => Math.exp(-hazard * relative));
 }

@@ -155,5 +155,6 @@ def head(model: VAE, numbers: Numbers) -> dict | None:
         even = np.linspace(0, np.ceil(10 * times[-1]) / 10, STEPS + 1)
         position = np.searchsorted(times, even, side="right")
         described["times"] = even.tolist()
+        hazard = np.minimum(hazard, np.finfo(np.float32).max)  # infinity is no JSON
         described["hazard"] = np.concatenate([[0.0], hazard])[position].tolist()
     return described

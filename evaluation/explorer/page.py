@@ -17,7 +17,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from data.cohort import Cohort
-from data.conditions import ConditionSchema
+from data.conditions import Condition, ConditionSchema
 from data.units import UNITS
 from evaluation.explorer.latents import latents
 from evaluation.explorer.network import Numbers, head, network
@@ -26,10 +26,10 @@ from evaluation.explorer.reference import (
     Reference,
     conditions,
     features_of,
-    fiducial,
     of_model,
     ranges,
     schema_of,
+    typical_of,
 )
 from evaluation.figures.paper import GAIN
 from evaluation.measures.features import KORS
@@ -104,7 +104,10 @@ def description(model: VAE, numbers: Numbers, reference: Reference | None = None
     schema = schema_of(model)
     reference = reference or of_model(model, schema)
     described = conditions(schema, reference)
-    typical = pd.DataFrame({one["name"]: [one["typical"]] for one in described}, index=[0])
+    typical = pd.DataFrame(
+        {c.name: [typical_of(c, one)] for c, one in zip(schema.conditions, described, strict=True)},
+        index=[0],
+    )
     encoded = np.concatenate([schema.encode(part) for part in (reference.subjects, typical)])
     features, unit = features_of(model, reference.ecg), UNITS[model.unit]
     known = ranges(schema, reference.subjects, features, unit.name) if features is not None else {}
@@ -113,7 +116,7 @@ def description(model: VAE, numbers: Numbers, reference: Reference | None = None
         "leads": list(model.leads),
         "samples": model.ecg_shape[1],
         "sampling_rate": model.settings["sampling_rate"],
-        "fiducial": fiducial(model),
+        "fiducial": int(model.timing["qrs_sample"]),
         "amplitude": {"unit": unit.amplitude, "mv": unit.mv, "paper": unit.scale(GAIN)},
         "kors": KORS.tolist(),
         "source": reference.source,
@@ -134,7 +137,7 @@ def people(model: VAE, cohort: Cohort) -> list[dict]:
     mean, _ = model.encode(cohort.ecg, cohort.subjects)
     schema: ConditionSchema = model.schema
     return [
-        {"z": z.tolist(), "values": {name: _plain(row[name]) for name in schema.names}}
+        {"z": z.tolist(), "values": {c.name: _plain(c, row[c.name]) for c in schema.conditions}}
         for z, (_, row) in zip(mean, cohort.subjects.iterrows(), strict=True)
     ]
 
@@ -144,10 +147,13 @@ def some(cohort: Cohort, count: int) -> Cohort:
     return cohort.take(training_rows(len(cohort), count))
 
 
-def _plain(value: object) -> object:
+def _plain(condition: Condition, value: object) -> object:
+    """A value as the page has it; 1.0 may be the category 1, which is called "1" there."""
     if pd.isna(value):
         return None
-    return value if isinstance(value, str) else float(value)
+    if condition.kind == "continuous":
+        return float(value)
+    return str(condition.categories[condition.categories.index(value)])
 
 
 def _json(description: Mapping) -> Markup:

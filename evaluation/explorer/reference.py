@@ -22,7 +22,6 @@ from evaluation.measures.features import FEATURES, measure
 from evaluation.measures.names import feature_title
 from evaluation.measures.regressor import training_rows
 from evaluation.measures.slopes import circular_medians, unwrapped
-from model.warp import FIDUCIAL
 
 if TYPE_CHECKING:
     from data.cohort import Cohort
@@ -82,7 +81,8 @@ def of_model(model: VAE, schema: ConditionSchema, seed: int = 0) -> Reference:
             drawn = truncnorm.rvs(*ends, mean, sd, size=SUBJECTS, random_state=random)
             columns[condition.name] = drawn
         else:
-            columns[condition.name] = random.choice(condition.categories, SUBJECTS)
+            categories = np.array(condition.categories, object)
+            columns[condition.name] = random.choice(categories, SUBJECTS)
     subjects = pd.DataFrame(columns, index=range(SUBJECTS))
     encoded = schema.encode(subjects)
     ecg = model.decode(model.prior.sample(encoded, seed), encoded)
@@ -133,7 +133,7 @@ def conditions(schema: ConditionSchema, reference: Reference) -> list[dict]:
             "title": ACRONYMS.get(condition.name, condition.name.replace("_", " ")),
             "kind": condition.kind,
             "unit": condition.unit.replace("m2", "m²"),
-            "categories": list(condition.categories),
+            "categories": [str(category) for category in condition.categories],
         }
         if condition.kind == "continuous":
             mean, sd = schema.scaling[condition.name]
@@ -152,10 +152,19 @@ def conditions(schema: ConditionSchema, reference: Reference) -> list[dict]:
             }
             one["low"], one["high"] = float(one["low"]), float(one["high"])
         else:
-            counts = reference.subjects[condition.name].value_counts()
-            one["typical"] = counts.index[0] if len(counts) else condition.categories[0]
+            codes = condition.codes(reference.subjects[condition.name])
+            known = codes[~np.isnan(codes)].astype(int)
+            counts = np.bincount(known, minlength=len(condition.categories))
+            one["typical"] = one["categories"][counts.argmax()]
         described.append(one)
     return described
+
+
+def typical_of(condition: Condition, described: dict) -> object:
+    """The typical value as the schema has it, whose categories need not be texts."""
+    if condition.kind == "continuous":
+        return described["typical"]
+    return condition.categories[described["categories"].index(described["typical"])]
 
 
 def _middle(
@@ -174,15 +183,10 @@ def _middle(
 
 
 def features_of(model: VAE, ecg: np.ndarray) -> pd.DataFrame | None:
-    """N rows of features of ECGs (N, L, T), if the leads are the standard twelve."""
-    if tuple(model.leads) != LEADS:
+    """N rows of features of ECGs (N, L, T), if these are the standard twelve leads of a QRS."""
+    if tuple(model.leads) != LEADS or model.timing["qrs_sample"] >= ecg.shape[2]:
         return None
-    return measure(ecg, model.settings["sampling_rate"], fiducial(model), unit=model.unit)
-
-
-def fiducial(model: VAE) -> int:
-    """The sample on which the QRS is centred."""
-    return round(FIDUCIAL * model.ecg_shape[1])
+    return measure(ecg, **model.timing, unit=model.unit)
 
 
 def ranges(

@@ -67,7 +67,10 @@ function toLink(model, state) {
 
 function subjectToQuery(model, { values, person, shifts }) {
   const query = new URLSearchParams();
-  model.conditions.forEach(({ name }) => query.set(`c.${name}`, values[name] ?? "unknown"));
+  for (const { name, categories } of model.conditions) {
+    const unknown = categories.includes("unknown") ? "" : "unknown"; // a category may be called so
+    query.set(`c.${name}`, values[name] ?? unknown);
+  }
   query.set("person", person);
   const moved = Object.entries(shifts).filter(([, shift]) => shift);
   if (moved.length) query.set("z", moved.map(([index, shift]) => `${index}:${shift}`).join(","));
@@ -95,9 +98,10 @@ function subjectFromQuery(model, query) {
     const text = query.get(`c.${condition.name}`);
     const number = Number(text);
     if (text === null) continue;
-    if (text === "unknown" && model.encoding !== "raw") values[condition.name] = null;
-    else if (condition.categories.includes(text)) values[condition.name] = text;
-    else if (condition.kind === "continuous" && text !== "" && Number.isFinite(number)) {
+    if (condition.categories.includes(text)) values[condition.name] = text;
+    else if (["unknown", ""].includes(text) && model.encoding !== "raw") {
+      values[condition.name] = null;
+    } else if (condition.kind === "continuous" && text !== "" && Number.isFinite(number)) {
       values[condition.name] = Math.min(Math.max(number, condition.low), condition.high);
     }
   }

@@ -99,7 +99,8 @@ def weighted_auc(weights: np.ndarray, score: np.ndarray, positive: np.ndarray) -
         (B,); NaN where a weighting leaves one class empty.
     """
     order = np.argsort(score, kind="stable")
-    starts = np.flatnonzero(np.diff(score[order], prepend=-np.inf))  # of each group of ties
+    ordered = score[order]  # infinite ones have ties, too, but no differences
+    starts = np.flatnonzero(np.append(True, ordered[1:] != ordered[:-1]))  # of each group of ties
     positives = np.add.reduceat((weights * positive)[:, order], starts, axis=1)
     negatives = np.add.reduceat((weights * ~positive)[:, order], starts, axis=1)
     below = np.cumsum(negatives, axis=1, dtype=np.float64) - negatives / 2

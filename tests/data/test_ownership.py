@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -111,6 +112,23 @@ def test_of_many_at_once_only_one_has_it(tmp_path):
         thread.join(60)
     assert len(done) == 4
     assert set(most) == {1}
+
+
+def test_the_lock_of_another_user_who_lets_nobody_write_to_it_counts(tmp_path, monkeypatch):
+    opened = Path.open
+
+    def refuse(file, mode="r", **how):
+        if "a" in mode:
+            raise PermissionError(13, "Permission denied")
+        return opened(file, mode, **how)
+
+    with other(tmp_path / "run") as process:
+        monkeypatch.setattr(Path, "open", refuse)
+        with pytest.raises(InUseError, match=f"process {process.pid}"), owned(tmp_path / "run"):
+            pass
+    (tmp_path / ".run.lock").touch()  # its owner was killed
+    with owned(tmp_path / "run"), pytest.raises(InUseError), owned(tmp_path / "run"):
+        pass
 
 
 def test_where_nothing_can_be_locked_it_is_said(tmp_path, capsys, monkeypatch):

@@ -1,7 +1,10 @@
 """A folder of recordings of any formats: beats, persons, table, privacy."""
 
 import base64
+import os
 import re
+import secrets
+import threading
 from dataclasses import replace
 from datetime import datetime
 
@@ -14,6 +17,7 @@ from data import load_cohort
 from data.beats import median_beat
 from data.cohort import LEADS, CohortError
 from data.readers.exports import read_export
+from data.readers.pseudonyms import Pseudonyms
 from data.readers.recordings import load_recordings, read_folder
 from tests import recording_files as files
 from tests.places import SHARED
@@ -433,6 +437,25 @@ def test_ids_are_kept_if_asked_for_and_hashes_depend_on_the_key(folder):
 
 
 # --- preparation --------------------------------------------------------------------------------
+
+
+def test_of_two_at_once_both_have_the_first_key(tmp_path, monkeypatch):
+    found, token = [], secrets.token_hex
+    second = threading.Thread(target=lambda: found.append(Pseudonyms.of(tmp_path, False)))
+
+    def slowly(size):
+        if second.ident is None:
+            second.start()
+            second.join(0.3)
+        return token(size)
+
+    monkeypatch.setattr(secrets, "token_hex", slowly)
+    first = Pseudonyms.of(tmp_path, False)
+    second.join(10)
+    assert found == [first]
+    key = tmp_path / "pseudonyms.key"
+    assert list(tmp_path.iterdir()) == [key]
+    assert key.stat().st_mode & 0o077 == 0 or os.name == "nt"
 
 
 def test_only_files_that_are_new_or_changed_are_read(folder, monkeypatch):

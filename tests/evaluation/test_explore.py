@@ -32,6 +32,7 @@ from evaluation.explorer.reference import (
     quantile_regression,
     ranges,
 )
+from evaluation.measures.features import measure
 from evaluation.measures.names import feature_title
 from evaluation.measures.slopes import robust_sd
 from tests import tiny_cohort
@@ -105,11 +106,40 @@ def test_beats_in_which_nothing_can_be_measured_have_a_page_too(tmp_path):
         *((12, 60), (2, 2), ((1, 20), (12, 1)), ("same", "valid"), 3, tiny_cohort.SCHEMA.dim),
         schema=tiny_cohort.SCHEMA,
         hidden=(8,),
+        qrs_sample=22,
     )
     model.adapt(tiny_cohort.COHORT.ecg, tiny_cohort.COHORT.subjects)
     reference = of_training(tiny_cohort.COHORT)
     described = description_in(write_explorer(tmp_path, model, "tiny", reference))
     assert {one["low"] is None for one in described["features"].values()} == {True}
+
+
+def test_features_are_measured_where_the_qrs_lies():
+    late = Cohort(np.roll(COHORT.ecg, 60, axis=2), COHORT.subjects, qrs_sample=210)
+    model = small(cohort=late, **late.timing)
+    described = description(model, Numbers(), of_training(late))
+    assert described["fiducial"] == 210
+    expected = measure(late.ecg, qrs_sample=210)["qrs_duration"]
+    found = features_of(model, late.ecg)["qrs_duration"]
+    assert found.notna().mean() > 0.9
+    pd.testing.assert_series_equal(found, expected)
+    outside = small(cohort=COHORT, qrs_sample=400)
+    assert features_of(outside, COHORT.ecg) is None
+
+
+def test_categories_may_be_numbers_as_tables_have_them(tmp_path):
+    smoking = Condition("smoking", "categorical", categories=(0, 1, 2))
+    for values in ([0, 2, 1, 1, 1], [0.0, 2.0, 1.0, 1.0, 1.0]):
+        cohort = Cohort(COHORT.ecg, COHORT.subjects.assign(smoking=np.resize(values, 300)))
+        model = small([smoking], cohort=cohort)
+        people = cohort.take(range(3))
+        described = description_in(
+            write_explorer(tmp_path, model, "m", of_training(cohort), people)
+        )
+        [one] = described["conditions"]
+        assert (one["categories"], one["typical"]) == (["0", "1", "2"], "1")
+        assert [each["values"]["smoking"] for each in described["subjects"]] == ["0", "2", "1"]
+        assert of_model(model, model.schema).subjects["smoking"].isin([0, 1, 2]).all()
 
 
 def test_a_condition_that_few_subjects_have_is_placed_by_its_mean_and_sd():

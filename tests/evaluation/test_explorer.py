@@ -296,6 +296,12 @@ def visit(tried, tmp_path_factory):
         seen.subject = ecgOf(model, subject).ecg.map((lead) => [...lead]);
         const nonsense = "c.age=x&c.sex=no&c.bmi=1e9&person=s99&z=7:9,a:b&speed=9&lead=%3Cb&fan=q";
         seen.states = [startState(model), fromLink(model, nonsense)];
+        const sex = { ...model.conditions[1], kind: "categorical", categories: ["f", "unknown"] };
+        const other = { ...model, conditions: [sex] };
+        seen.linked = [null, "unknown", "f"].map((value) =>
+            fromLink(other, toLink(other, { ...startState(other), values: { sex: value } }))
+                .values.sex);
+        seen.certain = survivalCurve(model, 1e4);
         await click("#restart");
         await new Promise((done) => setTimeout(done, 1000));
         seen.restarted = drawn();
@@ -347,6 +353,16 @@ def test_a_link_opens_the_same_view(visit):
     assert visit["again"] == [visit["last"], visit["fan"]]
     start, odd = visit["states"]
     assert odd == start | {"values": start["values"] | {"bmi": 80}}
+
+
+@needs_chromium
+def test_a_category_may_be_called_unknown(visit):
+    assert visit["linked"] == [None, "unknown", "f"]
+
+
+@needs_chromium
+def test_nobody_has_an_event_before_the_first_however_large_the_hazard(visit):
+    assert (visit["certain"][0], visit["certain"][-1]) == (1, 0)
 
 
 @needs_chromium

@@ -139,6 +139,14 @@ def test_auc_equals_that_of_mann_whitney_with_ties_and_repeated_subjects():
         assert auc == pytest.approx(expected, rel=1e-6)
 
 
+def test_scores_that_are_infinite_are_ties_as_others_are():
+    score = np.array([-np.inf, np.inf, 0.0, np.inf, -np.inf, np.inf])
+    positive = np.array([True, False, False, True, False, True])
+    expected = stats.mannwhitneyu(score[positive], score[~positive]).statistic / 9
+    [auc] = weighted_auc(np.ones((1, 6)), score, positive)
+    assert auc == pytest.approx(expected)
+
+
 def test_auc_without_one_of_the_classes_is_not_a_number():
     auc = weighted_auc(np.array([[1.0, 0.0]]), np.array([0.1, 0.2]), np.array([True, False]))
     assert np.isnan(auc).all()

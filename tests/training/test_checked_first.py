@@ -8,6 +8,7 @@ import pytest
 
 from config import CONFIG, DataConfig, ModelConfig, replace
 from data import CohortError
+from data.beats import BeatError
 from data.conditions import ConditionError
 from data.readers.prepare import prepare
 from tests.simulated_strips import write_ptbxl
@@ -80,11 +81,73 @@ def test_a_target_that_is_not_there_or_no_number(unread, target):
         open_data(settings(unread, regression, conditions=("age",)))
 
 
+def test_conditions_of_those_without_a_target_do_not_count(unread, monkeypatch):
+    edit(unread, lambda table: table.__setitem__("age", [40] * 11 + [-7]))
+    rows = "".join(f"{number},{number},{number % 2}\n" for number in range(1, 12))
+    (unread / "outcomes.csv").write_text(f"subject_id,time,event\n{rows}")
+    config = settings(unread, ModelConfig(task="cox"), outcomes=unread / "outcomes.csv")
+    monkeypatch.setattr("data.readers.ptbxl.WfdbReader.__call__", refuse_to_read)
+    with pytest.raises(CohortError, match="times: read at last"):
+        open_data(replace(config, data=replace(config.data, conditions=("age",))))
+
+
 def test_columns_that_come_with_the_recordings_are_waited_for(tmp_path):
     write_ptbxl(tmp_path / "ptbxl", 12)
     model = ModelConfig(task="regression", target="heart_rate")
     cohort, _, _ = open_data(settings(tmp_path, model, conditions=("age",)))
     assert cohort.subjects["target"].between(40, 120).all()
+
+
+def refuse_to_read(*_):
+    raise BeatError("read at last")
+
+
+class BeganReadingError(Exception):
+    """Nothing was refused before."""
+
+
+@pytest.fixture
+def unread_files(tmp_path, monkeypatch):
+    """A folder of files that name patients only once they are read."""
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "A1.hea").write_text("")
+    outcomes = "subject_id,time,event,lvef,fold\nA1,2,1,60,1\nA2,3,0,50,9\nA3,3,0,50,10\n"
+    (tmp_path / "outcomes.csv").write_text(outcomes)
+
+    def begin(**_):
+        raise BeganReadingError
+
+    monkeypatch.setattr("data.readers.recordings.prepare", begin)
+    return tmp_path
+
+
+@pytest.mark.parametrize("source", ["recordings", "challenge"])
+def test_outcomes_of_recordings_are_waited_for(unread_files, source):
+    data = {
+        "source": source,
+        "path": unread_files / "in",
+        "cache": unread_files / "cache",
+        "outcomes": unread_files / "outcomes.csv",
+        "keep_ids": source == "recordings",
+        "conditions": ("age", "lvef"),
+        "outcome_columns": ("time", "event", "lvef", "fold"),
+    }
+    config = replace(CONFIG, data=DataConfig(**data, split="fold"), model=ModelConfig(task="cox"))
+    with pytest.raises(BeganReadingError):
+        open_data(config)
+    lacking = replace(config, data=replace(config.data, outcome_columns=("time", "event")))
+    with pytest.raises(ConditionError, match="Expected a column 'lvef'"):
+        open_data(lacking)
+    lacking = replace(lacking, data=replace(lacking.data, conditions=("age",)))
+    with pytest.raises(CohortError, match="Expected a column `fold`"):
+        open_data(lacking)
+
+
+def test_the_archive_of_a_record_is_a_column_that_is_waited_for(unread_files):
+    data = DataConfig("challenge", unread_files / "in", unread_files / "cache", conditions=("age",))
+    model = ModelConfig(task="multiclass", target="dataset")
+    with pytest.raises(BeganReadingError):
+        open_data(replace(CONFIG, data=data, model=model))
 
 
 @pytest.mark.parametrize(

@@ -24,6 +24,7 @@ from training.run_folder import (
     begun_by,
     differences,
     open_run,
+    record,
     write_text,
 )
 
@@ -337,6 +338,7 @@ def test_overwriting_starts_from_an_empty_folder_with_the_new_settings(runs):
 def test_a_run_killed_while_it_overwrites_an_older_one_starts_with_the_same_command(
     runs, monkeypatch
 ):
+    monkeypatch.setattr("training.run_folder.describe", lambda _: {})
     folder = open_run(SHORT)
     (folder / "model").mkdir()
     write_text(folder / "report.html", "results")
@@ -349,9 +351,11 @@ def test_a_run_killed_while_it_overwrites_an_older_one_starts_with_the_same_comm
     with monkeypatch.context() as patch:
         patch.setattr("shutil.rmtree", killed)
         with pytest.raises(KeyboardInterrupt):
-            open_run(with_epochs(5), overwrite=True)
+            record(open_run(with_epochs(5), overwrite=True), None)
     assert open_run(with_epochs(5), overwrite=True) == folder
-    assert [path.name for path in runs.rglob("*")] == ["short", "config.json"]
+    record(folder, None)
+    left = sorted(path.name for path in runs.rglob("*"))
+    assert left == ["config.json", "environment.json", "short"]
 
 
 def test_what_a_run_killed_at_its_very_end_left_goes_when_it_is_asked_for_again(runs):
@@ -432,3 +436,16 @@ def test_a_run_whose_data_were_refused_has_not_begun(tmp_path):
         with pytest.raises(CohortError), begun_by(folder):
             raise CohortError("not these")
         assert folder.exists() == bool(more)
+
+
+def test_a_run_is_overwritten_only_once_the_new_one_has_begun(runs, monkeypatch):
+    monkeypatch.setattr("training.run_folder.describe", lambda _: {})
+    folder = open_run(SHORT)
+    (folder / "metrics.json").write_text("old")
+    with pytest.raises(CohortError), begun_by(open_run(SHORT, overwrite=True)):
+        raise CohortError("not these")
+    assert (folder / "metrics.json").read_text() == "old"
+    with begun_by(open_run(SHORT, overwrite=True)):
+        record(folder, None)
+    left = sorted(path.name for path in runs.rglob("*"))
+    assert left == ["config.json", "environment.json", "short"]
