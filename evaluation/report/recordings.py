@@ -44,8 +44,9 @@ def write_page(
     """
     subjects = cohort.subjects
     alone = subjects["patient_id"].nunique()
+    looked_at = "files" if cohort.source == "recordings" else "recordings"  # some are no recording
     about = (
-        f"{len(cohort)} of {len(cohort) + len(cohort.excluded)} recordings can be used, of "
+        f"{len(cohort)} of {len(cohort) + len(cohort.excluded)} {looked_at} can be used, of "
         f"{alone} patients; {cohort.source}, {datetime.now():%d %B %Y, %H:%M}."
     )
     sections = [

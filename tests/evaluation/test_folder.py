@@ -44,7 +44,7 @@ def words(page):
 def test_the_page_says_what_is_in_a_folder(looked):
     _, page, _ = looked
     text = words(page)
-    assert "4 of 7 recordings can be used, of 1 patients" in text
+    assert "4 of 7 files can be used, of 1 patients" in text
     for row in (
         "GE MUSE XML 1 0",
         "SCP-ECG 1 1",  # one is too short
