@@ -61,6 +61,7 @@ def test_the_page_says_what_is_in_a_folder(looked):
     pictures = re.findall('alt="([^"]*)"', page)
     assert {"age", "sex", "lvef", "heart rate"} <= {name.replace("_", " ") for name in pictures}
     assert sum(bool(re.fullmatch("[0-9a-f]{16}", name)) for name in pictures) == 4  # beats
+    assert len(re.findall("<figcaption>", page)) == 4  # a histogram says what it is of
 
 
 def test_the_page_holds_no_names_and_refers_to_nothing_outside(looked):
