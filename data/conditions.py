@@ -190,10 +190,13 @@ class ConditionSchema:
                     f"{condition.name} of {_name(subjects, row)} is missing, and the raw encoding "
                     'has no place for that. Use the "standard" encoding, or leave the record out.'
                 )
+            if np.isnan(values).all():
+                raise ConditionError(
+                    f"{condition.name} is missing in every record. Leave it out of "
+                    "data.conditions, or give it in the table of subjects."
+                )
             if condition.kind != "continuous":
                 continue
-            if np.isnan(values).all():
-                raise ConditionError(f"{condition.name} is missing in every record.")
             odd = condition.out_of_range(values)
             if odd.any():
                 row = int(np.argmax(odd))

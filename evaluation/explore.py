@@ -11,15 +11,18 @@ unless --subjects N asks for reconstructions of test subjects.
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
+if __name__ == "__main__" and not __package__:  # as a file, python FOLDER/evaluation/...
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
 from data.cohort import Split
 from evaluation.again import other_fingerprint, own_data, read_config
 from training.command_line import explained, fail
+from training.quiet import import_keras
 from training.run_folder import TRAINED, RunError, find_run
 
 PROGRAM = "python -m evaluation.explore"
@@ -49,6 +52,7 @@ def explore(
         RunError: the run is not there, or the data that subjects are asked from.
         CohortError, ConditionError, ModelError, ExplorerError: model and data do not fit.
     """
+    import_keras()
     from evaluation.explorer.page import some, write_explorer
     from evaluation.explorer.reference import of_training
     from vae import VAE
@@ -94,7 +98,6 @@ def _split_of(run: Path, own_path: Path | None) -> Split:
 
 def main(arguments: Sequence[str]) -> None:
     """The command line."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow's start-up notes
     parser = argparse.ArgumentParser(
         PROGRAM, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

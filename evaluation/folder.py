@@ -18,6 +18,9 @@ from pathlib import Path
 
 import pandas as pd
 
+if __name__ == "__main__" and not __package__:  # as a file, python FOLDER/evaluation/...
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
 from config import CONDITIONS, PRESETS, DataConfig
 from data import load_cohort
 from data.units import UNITS

@@ -351,7 +351,8 @@ def main(arguments: Sequence[str]) -> None:
             options.format,
             options.overwrite,
         )
-        print(f"{len(pd.read_csv(table))} ECGs, {options.format}: {table.parent}")
+        n = len(pd.read_csv(table))
+        print(f"{n} ECG{'s' * (n != 1)}, {options.format}: {table.parent}")
 
 
 if __name__ == "__main__":

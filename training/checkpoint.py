@@ -123,7 +123,7 @@ class Checkpoint(keras.callbacks.Callback):
             f"epoch {row['epoch']:3d}/{self.epochs}  {row['seconds']:5.1f} s  "
             f"objective {row['objective']:10.2f}  validation {row['val_objective']:10.2f}"
             f"{' *' if self.best_epoch == len(self.history) - 1 else '  '}  "
-            f"error {row['val_rmse_uv']:5.1f} {unit}  KL {row['val_kl']:6.2f} nat  "
+            f"RMSE {row['val_rmse_uv']:5.1f} {unit}  KL {row['val_kl']:6.2f} nat  "
             f"active {row['val_active_units']:4.1f}/{units}"
             + (f"  C {row['val_c_index']:.3f}" if "val_c_index" in row else ""),
             flush=True,

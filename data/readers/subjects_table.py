@@ -2,7 +2,8 @@
 
 A row belongs to a recording by one of these, the first that the table has:
 
-- `file`: its name below the folder, or its bare name, both with or without extension;
+- `file`: its name below the folder, or its bare name, both with or without extension; that of a
+  copy of it does, too;
 - `accession_number`;
 - `patient_id` and `date` (2019-03-04, or with the time, 2019-03-04T10:35);
 - `patient_id` alone: all recordings of the patient.
@@ -31,6 +32,7 @@ from data.readers.excluded import leave_out, none_of
 from data.readers.person import SEXES
 from data.readers.prepare import QUALITY
 from data.readers.pseudonyms import Pseudonyms
+from data.readers.twins import COPY
 
 TABLE = "subjects.csv"
 KEYS = ("file", "accession_number", "patient_id", "date")
@@ -186,7 +188,7 @@ def _row_of_each(
     if table.key == ("file",):
         place = _places(file_of.values())
         key = [place.get(_plain_path(name)) for name in rows["file"].fillna("")]
-        wanted = subjects["subject_id"].map(file_of)
+        wanted = _named(cohort, set(key), file_of)
     elif table.key == ("accession_number",):
         key = [names("accession", name) for name in rows["accession_number"].fillna("")]
         wanted = subjects["accession"]
@@ -208,6 +210,15 @@ def _row_of_each(
     )
 
 
+def _named(cohort: Cohort, names: set[str | None], file_of: Mapping[str, str]) -> list[str]:
+    """The file of each recording, or of a copy of it if the table has a row for that one only."""
+    copies = cohort.excluded[cohort.excluded["reason"] == COPY]
+    pairs = zip(copies["detail"], copies["subject_id"].map(file_of), strict=True)
+    of_copy = {kept: file for kept, file in pairs if file in names}
+    own = [(one, file_of[one]) for one in cohort.subjects["subject_id"]]
+    return [file if file in names else of_copy.get(one, file) for one, file in own]
+
+
 def _places(files: Mapping[str, str]) -> dict[str, str]:
     """Ways to name each file -> the file: whole, bare, and without extension if that is clear."""
     files = list(files)
@@ -226,7 +237,8 @@ def _plain_path(name: str) -> str:
 def _say(against: pd.DataFrame, file_of: Mapping[str, str]) -> None:
     for one in against.head(NAMED).itertuples():
         file = file_of[one.subject_id]
-        print(f"{file}: {one.column} {one.file} in the file, {one.table} in {TABLE}.")
+        told, said = (f"{value:g}" if one.column == "age" else value for value in one[3:])
+        print(f"{file}: {one.column} {told} in the file, {said} in {TABLE}.")
     if len(against) > NAMED:
         print(f"{len(against)} values of age or sex differ. That of {TABLE} is taken for all.")
 

@@ -155,7 +155,7 @@ class Picture(NamedTuple):
     """A figure of the run."""
 
     name: str
-    caption: str
+    caption: str | None  # None: the figure says its name itself
     png: str  # in base64
 
 

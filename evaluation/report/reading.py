@@ -42,9 +42,10 @@ SECTIONS = {
     },
     "adherence": {
         "slopes": "How features depend on each condition in generated against real test ECGs, "
-        "with 95% intervals, in SD of the feature per 10 years, 5 kg/m2, other category, or 1 SD "
-        "of anything else. On the dashed line they are alike; flatter than it, the condition acts "
-        "too weakly. Named: slopes that are clearly different.",
+        "with 95% intervals, in SD of the feature per 10 years, 5 kg/m2, second category less the "
+        "first (sex: women less men), or 1 SD of anything else. On the dashed line they are "
+        "alike; flatter than it, the condition acts too weakly. Named: slopes that are clearly "
+        "different.",
         "specificity": "What moves when one condition of the same subjects is changed and their "
         "latent is kept (left of each pair), beside what the slopes of real ECGs ask for (right). "
         "Red rises, blue falls.",
@@ -130,7 +131,9 @@ METRICS = {
     "one. None of them compares with those of ECGs in millivolts.",
     Metric(r"epochs"): "Passes over the training split.",
     Metric(r"best_epoch"): "The epoch with the best validation, whose weights are kept.",
-    Metric(r"seconds", "time"): "Wall time.",
+    Metric(r"seconds", "time"): "Wall time of the run, evaluation included, report not.",
+    Metric(r"compile_seconds"): "Of these, about what the first epoch took longer than the others "
+    "(XLA compiles in it); not part of the throughput.",
     Metric(r"ecgs_per_second"): "Training throughput.",
     Metric(r"device|backend"): "What it was trained on.",
     # realism
@@ -165,9 +168,9 @@ METRICS = {
     "the features of generated beats must be moved to be distributed as the real ones, in SD of "
     "that feature, averaged over features.",
     Metric(r"features_failed", number=".1%", said=".0%"): "Share of generated beats whose QRS or "
-    "T wave cannot be measured; as null that of the real ones.",
+    "T wave cannot be measured, beside that of the real ones.",
     Metric(r"p_wave_missing", "beats without measurable P", ".1%", said=".0%"): "Share of "
-    "generated beats without a P wave that can be measured; as null that of the real ones.",
+    "generated beats without a P wave that can be measured, beside that of the real ones.",
     # adherence
     Metric(r"slopes"): "Pairs of a feature and a condition that can be compared.",
     Metric(r"slopes_clear"): "Those of them whose slope the real test ECGs tell from 0.",

@@ -44,8 +44,9 @@ def write_page(
     """
     subjects = cohort.subjects
     alone = subjects["patient_id"].nunique()
+    looked_at = "files" if cohort.source == "recordings" else "recordings"  # some are no recording
     about = (
-        f"{len(cohort)} of {len(cohort) + len(cohort.excluded)} recordings can be used, of "
+        f"{len(cohort)} of {len(cohort) + len(cohort.excluded)} {looked_at} can be used, of "
         f"{alone} patients; {cohort.source}, {datetime.now():%d %B %Y, %H:%M}."
     )
     sections = [
@@ -108,13 +109,14 @@ def _summary(subjects: pd.DataFrame, units: Mapping[str, str]) -> Table:
             counts = known.value_counts().head(4)
             cells += [", ".join(f"{value}: {count}" for value, count in counts.items()), *[""] * 4]
         rows.append(Row(name, [Cell(cell) for cell in cells]))
-    header = ["column", "known", "unit", "least", "lower quartile", "median", "upper", "most"]
+    header = ["column", "known", "unit", "least", "lower quartile", "median"]
+    header += ["upper quartile", "most"]
     return Table(header, rows)
 
 
 def _histograms(subjects: pd.DataFrame, units: Mapping[str, str]) -> list[Picture]:
     return [
-        _picture(name, "", plot_distribution(subjects[name], name, units.get(name, "")))
+        _picture(name, None, plot_distribution(subjects[name], name, units.get(name, "")))
         for name in _shown(subjects)
     ]
 
@@ -161,7 +163,7 @@ def _table(title: str, table: pd.DataFrame) -> Table:
     return Table([first, *others], rows, f"and {more} more" if more > 0 else "", title)
 
 
-def _picture(name: str, caption: str, figure: Figure, dpi: int = 90) -> Picture:
+def _picture(name: str, caption: str | None, figure: Figure, dpi: int = 90) -> Picture:
     content = BytesIO()
     figure.savefig(content, format="png", dpi=dpi, metadata={"Software": None})
     return Picture(name, caption, base64.b64encode(content.getvalue()).decode("ascii"))

@@ -553,7 +553,7 @@ def test_many_conflicts_are_counted(folder, capsys):
     (folder / "subjects.csv").write_text(f"patient_id,age\n{ONE.patient_id},80\n")
     load(folder)
     printed = capsys.readouterr().out
-    assert printed.count("age 62.0 in the file, 80.0 in subjects.csv") == 5
+    assert printed.count("age 62 in the file, 80 in subjects.csv") == 5
     assert "8 values of age or sex differ" in printed
 
 

@@ -114,8 +114,9 @@ AGES = st.lists(st.one_of(st.none(), st.floats(0, 120)), min_size=2, max_size=30
 @settings(max_examples=60, deadline=None)
 @given(AGES.filter(lambda ages: len({a for a in ages if a is not None}) > 1), st.data())
 def test_a_standardised_value_can_be_turned_back_and_missing_ones_are_marked(ages, data):
-    sexes = data.draw(st.lists(st.sampled_from([None, "male", "female"]), min_size=len(ages)))
-    table = pd.DataFrame({"age": ages, "sex": pd.Series(sexes[: len(ages)], dtype=object)})
+    drawn = st.lists(st.sampled_from([None, "male", "female"]), min_size=len(ages))
+    sexes = data.draw(drawn.map(lambda drawn: drawn[: len(ages)]).filter(any))
+    table = pd.DataFrame({"age": ages, "sex": pd.Series(sexes, dtype=object)})
     model = schema(AGE, SEX).fit(table)
     value, known, sex = model.encode(table).T
     mean, sd = model.scaling["age"]
@@ -201,7 +202,8 @@ def people(**columns):
         (people(age=[40, 50, 60, 300]), r"age of record 'd' is 300 years.*make it missing"),
         (people(age=[40, "old", 50, 60]), "age: expected a number of years.*'old' in record 'b'"),
         (people(age=[40, 50, np.inf, 60]), "age: expected a number of years.*inf in record 'c'"),
-        (people(age=[np.nan] * 4), "age is missing in every record"),
+        (people(age=[np.nan] * 4), "age is missing in every record.*Leave it out of data.cond"),
+        (people(sex=[None] * 4), "sex is missing in every record"),
         (people(age=None), "Expected a column 'age'.*Received the columns.*'sex'"),
         (people(sex=["male", "Female", None, "male"]), r"one of \('male'.*'Female' in record 'b'"),
         (people(sex=[0, 1, 0, 1]), r"sex: expected one of \('male', 'female'\).*0 in record 'a'"),

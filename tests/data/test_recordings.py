@@ -276,9 +276,29 @@ def test_a_table_is_joined_and_wins(folder, text, keep_ids, capsys):
     assert column(cohort, "age") == [70, 62, 62]
     np.testing.assert_array_equal(column(cohort, "lvef"), [55, np.nan, 40])
     printed = capsys.readouterr().out
-    assert "a.xml: age 62.0 in the file, 70.0 in subjects.csv." in printed
+    assert "a.xml: age 62 in the file, 70 in subjects.csv." in printed
     assert "2 of 3 recordings have a row." in printed
     assert (column(cohort, "patient_id")[1] == "P9") is keep_ids
+
+
+@pytest.mark.parametrize("named", ["a copy", "b", "c/d"])
+def test_a_row_may_name_either_file_of_one_recording(folder, named, capsys):
+    for name in ("a copy.xml", "b.xml", "c/d.xml"):
+        put(folder, name, files.muse(ONE))
+    put(folder, "e.xml", files.muse(other(1)))
+    (folder / "subjects.csv").write_text(f"file,lvef,age\n{named},41,70\n", "utf-8")
+    assert column(load(folder), "lvef")[0] == 41
+    printed = capsys.readouterr().out
+    assert "1 of 2 recordings have a row.\n" in printed
+    assert "a copy.xml: age 62 in the file, 70 in subjects.csv." in printed
+
+
+def test_of_two_rows_the_one_of_the_file_that_is_kept_is_taken(folder, capsys):
+    for name in ("a.xml", "b.xml"):
+        put(folder, name, files.muse(ONE))
+    (folder / "subjects.csv").write_text("file,lvef\nb,30\na,41\n", "utf-8")
+    assert column(load(folder), "lvef") == [41]
+    assert "1 of 2 rows have no recording" in capsys.readouterr().out
 
 
 def test_patient_sex_and_body_of_the_table_win(folder, capsys):

@@ -44,7 +44,7 @@ def words(page):
 def test_the_page_says_what_is_in_a_folder(looked):
     _, page, _ = looked
     text = words(page)
-    assert "4 of 7 recordings can be used, of 1 patients" in text
+    assert "4 of 7 files can be used, of 1 patients" in text
     for row in (
         "GE MUSE XML 1 0",
         "SCP-ECG 1 1",  # one is too short
@@ -61,6 +61,7 @@ def test_the_page_says_what_is_in_a_folder(looked):
     pictures = re.findall('alt="([^"]*)"', page)
     assert {"age", "sex", "lvef", "heart rate"} <= {name.replace("_", " ") for name in pictures}
     assert sum(bool(re.fullmatch("[0-9a-f]{16}", name)) for name in pictures) == 4  # beats
+    assert len(re.findall("<figcaption>", page)) == 4  # a histogram says what it is of
 
 
 def test_the_page_holds_no_names_and_refers_to_nothing_outside(looked):

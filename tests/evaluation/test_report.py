@@ -210,7 +210,7 @@ def test_a_name_that_the_page_is_not_given_is_an_error(tmp_path):
 def test_heading_tells_what_when_and_how_long(tmp_path):
     page = report(tmp_path / "default")
     assert page.headings[0] == "Run default"
-    assert "training took 3 min 34 s, on 2 CPU cores" in page.text
+    assert "training and evaluation took 3 min 34 s, on 2 CPU cores" in page.text
     assert "finished" in page.text
 
 
@@ -219,7 +219,7 @@ def test_heading_tells_what_when_and_how_long(tmp_path):
 )
 def test_the_time_of_the_training_is_said_in_words(tmp_path, seconds, words):
     page = report(tmp_path / "run", metrics={"training": {"seconds": seconds}})
-    assert f"training took {words}." in page.text
+    assert f"training and evaluation took {words}." in page.text
 
 
 def test_results_are_written_with_what_cannot_be_had_as_null(tmp_path):

@@ -40,7 +40,14 @@ def test_keras_starts_without_a_word_unless_words_are_asked_for(level):
     assert (said == "") == (level is None)
 
 
-@pytest.mark.parametrize("file", ["train.py", "evaluation", "evaluation/generate.py"])
+@pytest.mark.parametrize(
+    "file",
+    [
+        "train.py",
+        "evaluation",
+        *(f"evaluation/{name}.py" for name in ("generate", "explore", "folder")),
+    ],
+)
 def test_a_command_runs_as_a_file_from_any_folder(tmp_path, file):
     (tmp_path / "data").mkdir()  # the names of folders there mean nothing
     (tmp_path / "config.py").write_text("raise SystemExit('not this one')")
