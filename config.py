@@ -116,7 +116,8 @@ class DataConfig:
         scale = self.millivolts_per_unit
         _check(scale >= 0, "data.millivolts_per_unit", "above 0, or 0", scale)
         for name in self.conditions:
-            _check(name in CONDITIONS, "data.conditions", f"among {list(CONDITIONS)}", name)
+            expected = f"among {list(CONDITIONS)}, or a line of its own in CONDITIONS in config.py"
+            _check(name in CONDITIONS, "data.conditions", expected, name)
         unique = len(set(self.conditions)) == len(self.conditions)
         _check(unique, "data.conditions", "each name once", self.conditions)
         shares = self.validation_fraction, self.test_fraction

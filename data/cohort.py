@@ -54,6 +54,8 @@ QRS_SAMPLE = (
     150  # 300 ms before the QRS centre hold a P wave at PR 240 ms; 500 ms after, the T wave
 )
 UV_PER_MV = 1000.0
+# The source whose ids are keyed hashes: their order is that of the key, and means nothing.
+RECORDINGS = "recordings"
 IDS = ("subject_id", "patient_id")
 NOT_IN_TABLES = re.compile("[\\x00\\r\\ud800-\\udfff]")
 FORMAT_VERSION = 1
@@ -277,7 +279,9 @@ class Cohort:
                     f"Received: {validation} and {test}."
                 )
             patients = self._persons()
-            names = np.sort(patients.unique())
+            names = patients.unique()
+            if self.source != RECORDINGS:  # of these, the order of the files
+                names = np.sort(names)
             order = np.random.default_rng(seed).permutation(len(names))
             n_test, n_validation = (
                 max(1, round(len(names) * share)) for share in (test, validation)
@@ -285,7 +289,7 @@ class Cohort:
             part_of = np.zeros(len(names), dtype=int)
             part_of[order[:n_test]] = 2
             part_of[order[n_test : n_test + n_validation]] = 1
-            part = part_of[np.searchsorted(names, patients.to_numpy())]
+            part = part_of[pd.Index(names).get_indexer(patients)]
         for number, name in enumerate(Split._fields):
             if not (part == number).any():
                 raise CohortError(

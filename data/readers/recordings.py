@@ -22,7 +22,7 @@ from typing import NamedTuple
 import pandas as pd
 
 from data.beats import Beat, BeatError, Strip, median_beat
-from data.cohort import Cohort, CohortError
+from data.cohort import RECORDINGS, Cohort, CohortError
 from data.readers import cardiosoft
 from data.readers.bounds import MAX_BYTES, bounded
 from data.readers.challenge import read_challenge
@@ -135,7 +135,7 @@ def read_folder(
         records=files,
         read=FileReader(str(path), beats == "stored", names),
         cache=cache,
-        source="recordings",
+        source=RECORDINGS,
         settings={
             "stored": beats == "stored",
             "pseudonyms": names.version,

@@ -15,10 +15,11 @@ import pytest
 from config import PRESETS, DataConfig
 from data import load_cohort
 from data.beats import median_beat
-from data.cohort import LEADS, CohortError
+from data.cohort import LEADS, Cohort, CohortError
 from data.readers.exports import read_export
 from data.readers.pseudonyms import Pseudonyms
 from data.readers.recordings import load_recordings, read_folder
+from data.synthetic import simulate
 from tests import recording_files as files
 from tests.places import SHARED
 from tests.recording_files import FORMATS, SECRETS, Patient
@@ -457,6 +458,16 @@ def test_ids_are_kept_if_asked_for_and_hashes_depend_on_the_key(folder):
 
 
 # --- preparation --------------------------------------------------------------------------------
+
+
+def test_the_split_depends_on_the_order_of_the_files_and_not_on_the_key():
+    ecg, parts = simulate(30, 0).ecg, []
+    for key in ("0" * 64, "1" * 64, None):
+        ids = [Pseudonyms(key)("file", f"{number}.xml") for number in range(30)]
+        cohort = Cohort(ecg, pd.DataFrame({"subject_id": ids}), source="recordings")
+        parts.append(np.concatenate([part.ecg for part in cohort.split()]))
+    np.testing.assert_array_equal(parts[1], parts[0])
+    np.testing.assert_array_equal(parts[2], parts[0])
 
 
 def test_of_two_at_once_both_have_the_first_key(tmp_path, monkeypatch):
