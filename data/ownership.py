@@ -73,7 +73,10 @@ def _taken(file: Path, folder: Path, wait: bool, shared: bool) -> TextIO:
         file.parent.mkdir(parents=True, exist_ok=True)
         try:
             opened = file.open("a+", encoding="utf-8")
-        except PermissionError:  # of another user; to lock it need not be written
+        except PermissionError:
+            if not file.exists():
+                raise
+            # Of another user; to lock it, it need not be written.
             opened = file.open(encoding="utf-8")
         try:
             taken = _lock(opened, shared)

@@ -34,7 +34,10 @@ def run_in(page, script, folder):
         " document.body.append(result); });</script></body>"
     )
     # Nothing is shown, so that no frame would come.
-    frames = "<script>window.requestAnimationFrame = (draw) => setTimeout(draw, 16);</script>"
+    frames = (
+        "<script>window.requestAnimationFrame = (draw) =>"
+        " setTimeout(() => draw(performance.now()), 16);</script>"
+    )
     path = folder / "tested.html"
     path.write_text(
         page.replace("<head>", f"<head>{frames}", 1).replace("</body>", end), encoding="utf-8"

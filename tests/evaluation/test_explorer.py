@@ -308,6 +308,14 @@ def visit(tried, tmp_path_factory):
         location.hash = seen.link;
         await new Promise((done) => setTimeout(done, 100));
         seen.again = [drawn(), text("#fanned")];
+        const ages = () => Number.parseFloat(text("output[for=condition-age]"));
+        document.querySelector("[aria-label='Play age']").click();
+        seen.played = [];
+        for (let n = 0; n < 3; n++) {
+            await new Promise((done) => setTimeout(done, 300));
+            seen.played.push(ages());
+        }
+        document.querySelector("[aria-label='Play age']").click();
         seen.unnamed = [...document.querySelectorAll("input, select, button")].filter(
             (one) => !one.hidden && !one.labels?.length && !one.textContent.trim()).length;
         seen.loaded = performance.getEntriesByType("resource")
@@ -363,6 +371,13 @@ def test_a_category_may_be_called_unknown(visit):
 @needs_chromium
 def test_nobody_has_an_event_before_the_first_however_large_the_hazard(visit):
     assert (visit["certain"][0], visit["certain"][-1]) == (1, 0)
+
+
+@needs_chromium
+def test_a_condition_runs_through_the_middle_of_the_subjects(visit):
+    low, high = COHORT.subjects["age"].quantile([0.05, 0.95])
+    assert len(set(visit["played"])) == 3
+    assert all(low - 1 <= age <= high + 1 for age in visit["played"])
 
 
 @needs_chromium
