@@ -168,11 +168,11 @@ MUTATIONS = [
         ("np.where(fold == 9, 1, 0))", "np.where(fold == 9, 0, 0))"),
         ("if (parts_of > 1).any():", "if (parts_of > 2).any():"),
         ("validation + test < 1):", "validation + test <= 1):"),
-        ("np.sort(patients.unique())", "patients.unique()"),
+        ("names = np.sort(names)", "pass"),
         ("default_rng(seed).permutation(len(names))", "default_rng(0).permutation(len(names))"),
         ("max(1, round(len(names) * share))", "round(len(names) * share)"),
         ("order[n_test : n_test + n_validation]", "order[n_test - 1 : n_test + n_validation]"),
-        ("np.searchsorted(names, patients.to_numpy())", "patients.index % len(names)"),
+        ("pd.Index(names).get_indexer(patients)", "patients.index % len(names)"),
     ),
     *_of(
         "data/conditions.py",

@@ -1,6 +1,7 @@
 """A bad row of a table costs that row; what was prepared is not prepared again."""
 
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -109,7 +110,7 @@ def test_a_change_of_the_table_goes_on_with_what_was_interrupted(folder, tmp_pat
 
     with monkeypatch.context() as patch:
         patch.setattr(ptbxl, "read_format_16", interrupted)
-        patch.setattr(ptbxl.prepare, "__defaults__", (None, None, 4, None, None, None, ()))
+        patch.setattr(ptbxl, "prepare", partial(ptbxl.prepare, shard_size=4))
         with pytest.raises(KeyboardInterrupt):
             load_ptbxl(folder, tmp_path, workers=1)
     edit(folder, age={5: "62"})
