@@ -27,7 +27,7 @@ from data.leads import LEADS, expansion_matrix, independent_among
 from data.units import MV
 from model import closed_form, inputs, network
 from model import noise as observation
-from model.augment import augment
+from model.augment import DRAWN, augment
 from model.inputs import Conditions
 from model.network import ModelError
 from model.own_objective import OwnObjective, check_no_targets, targets
@@ -212,7 +212,7 @@ class VAE(OwnObjective):
         """
         ecg, conditions, *drawn = self._as_inputs(inputs)
         if drawn:
-            ecg = self._augmented(ecg, *drawn)
+            ecg = self._augmented(ecg, drawn)
         if training:
             conditions = self._drop_conditions(conditions)
         x = self._standardise(ecg)
@@ -316,9 +316,15 @@ class VAE(OwnObjective):
         return ecg, ops.cast(conditions, "float32"), *drawn
 
     def _augmented(self, ecg, drawn):
+        if len(drawn) > 1 or tuple(drawn[0].shape[1:]) != (DRAWN,):
+            raise ModelError(
+                f"Expected (ecg, conditions), or after them (B, {DRAWN}) numbers of "
+                f"model.augment.draw. Received besides: {[tuple(one.shape) for one in drawn]}. "
+                "Weights and targets are sample_weight and y of fit."
+            )
         if self.leads != LEADS:
             raise ModelError(f"Augmentation rotates the standard 12 leads. Received: {self.leads}.")
-        return augment(ecg, drawn, self.settings["qrs_sample"])
+        return augment(ecg, drawn[0], self.settings["qrs_sample"])
 
     def _drop_conditions(self, conditions):
         """Hides each condition of each subject with probability `condition_dropout`."""

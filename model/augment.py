@@ -15,6 +15,7 @@ from data.dipole import DOWER
 from data.leads import INDEPENDENT_LEADS, LEADS, expansion_matrix
 from model.warp import read_off
 
+DRAWN = 7  # numbers for each beat
 _DIPOLE = DOWER.astype(np.float32)  # heart vector -> I leads
 _TO_VECTOR = np.linalg.pinv(DOWER).astype(np.float32)  # least squares
 _INDEPENDENT = [LEADS.index(lead) for lead in INDEPENDENT_LEADS]

@@ -560,8 +560,9 @@ def test_the_samples_of_a_real_muse_file_are_those_that_stand_there():
 def test_real_exports_of_three_makers_are_read(tmp_path):
     cohort = load_recordings(REAL, tmp_path, workers=1)
     made = dict(zip(column(cohort, "format"), column(cohort, "heart_rate"), strict=True))
-    # Rates as the recorders state them (Philips: a simulator at 40); ours is that of all beats.
-    assert made == pytest.approx({"GE MUSE XML": 98, "Philips XML": 40, "DICOM": 61}, abs=2)
+    # As the files state them: two rates, and an RR interval of 982 ms.
+    stated = {"GE MUSE XML": 97, "Philips XML": 41, "DICOM": 60_000 / 982}
+    assert made == pytest.approx(stated, abs=0.5)
     stored = load_recordings(REAL, tmp_path, beats="stored", workers=1)
     ours = dict(zip(column(cohort, "subject_id"), cohort.ecg, strict=True))
     for name, ecg in zip(column(stored, "subject_id"), stored.ecg, strict=True):

@@ -19,7 +19,8 @@ from PIL import Image
 
 from tests.places import ROOT, code_files
 
-NOTEBOOKS = ("explore", "risk", "bring_your_own_data")
+PICTURES = {"explore": 7, "risk": 4, "bring_your_own_data": 2}
+NOTEBOOKS = tuple(PICTURES)
 RUN = "prediction_quick"  # what `risk` trains
 PAGES = (".html", ".js", ".css")
 LARGEST = 400_000  # bytes of a notebook
@@ -143,6 +144,11 @@ def test_a_notebook_runs_from_nothing_and_gives_what_is_committed(fresh, name):
     assert not (code / "notebooks" / "runs").exists()
 
 
+def test_a_saved_model_gives_the_same_ecgs_after_loading(fresh):
+    last = outputs_of(fresh[1]["explore"][0])[-1]
+    assert "largest difference 0 mV" in text_of(last)
+
+
 def test_a_notebook_run_again_loads_what_it_trained(fresh):
     notebook, code = fresh[1]["risk"]
     assert "epoch   1/" in "".join(text_of(output) for output in outputs_of(notebook))
@@ -168,7 +174,12 @@ def test_committed_outputs_hold_no_errors_and_no_warnings(committed):
         *("stream", "execute_result", "display_data")
     }
     assert "stderr" not in {output.get("name") for output in outputs}
-    assert sum("image/png" in output.get("data", {}) for output in outputs) >= 2
+
+
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_a_committed_notebook_has_all_its_pictures(name):
+    outputs = outputs_of(nbformat.read(path_of(name), as_version=4))
+    assert sum("image/png" in output.get("data", {}) for output in outputs) == PICTURES[name]
 
 
 def test_committed_notebooks_tell_nothing_of_the_machine(committed):
