@@ -26,6 +26,9 @@ SHRINKAGE = 20.0
 ITERATIONS = 100
 PENALTY = 20.0  # of the regressions on conditions, in subjects: 243 records must not be overfitted
 ROUNDS = 20  # of Fisher scoring; it converges in about 5
+# The same of how latents hang together, of which there are Z times as many coefficients. On fold 9
+# of PTB-XL 300 made latents of subjects never seen less likely; 1,000 and 3,000 did not.
+COUPLING_PENALTY = 1000.0
 
 
 class Mixture(NamedTuple):
@@ -92,10 +95,16 @@ def fit_mixture(z: np.ndarray, components: int = COMPONENTS, seed: int = 0) -> M
 
 
 class Prior(NamedTuple):
-    """z = mean(c) + sd(c) * u, with u from a mixture of Gaussians."""
+    """z = mean(c) + sd(c) * v, where v = u + coupling(c) v, and u is from a mixture of Gaussians.
+
+    The coupling adds to each latent a share of those before it: at some ages two latents go
+    together that do not at others. It is the modified Cholesky decomposition of a covariance that
+    hangs on covariates (Pourahmadi 1999, Biometrika 86:677-690).
+    """
 
     mean: np.ndarray  # (1 + C, Z), on a constant and the conditions
     log_sd: np.ndarray  # (1 + C, Z), likewise
+    coupling: np.ndarray  # (1 + C, Z, Z), likewise; strictly lower triangular
     weights: np.ndarray  # (K,)
     means: np.ndarray  # (K, Z)
     factors: np.ndarray  # (K, Z, Z)
@@ -110,12 +119,17 @@ class Prior(NamedTuple):
     def place(self, u: np.ndarray, conditions: np.ndarray) -> np.ndarray:
         """Latents z (N, Z) of what is left of them without conditions: u (N, Z) at (N, C)."""
         mean, sd = self._moments(conditions)
-        return mean + sd * u
+        v, design = np.array(u, np.float64), _with_constant(conditions)
+        for number in range(1, v.shape[1]):
+            shares = v[:, :number] @ self.coupling[:, number, :number].T  # (N, 1 + C)
+            v[:, number] += (design * shares).sum(axis=1)
+        return mean + sd * v
 
     def log_density(self, z: np.ndarray, conditions: np.ndarray) -> np.ndarray:
         """Log density in nats: (N, Z) and (N, C) -> (N,)."""
         mean, sd = self._moments(conditions)
-        return self.mixture.log_density((z - mean) / sd) - np.log(sd).sum(axis=1)
+        u = _uncoupled((z - mean) / sd, _with_constant(conditions), self.coupling)
+        return self.mixture.log_density(u) - np.log(sd).sum(axis=1)
 
     @property
     def mixture(self) -> Mixture:
@@ -137,16 +151,19 @@ class Prior(NamedTuple):
         Raises:
             ValueError: it describes no prior of these dimensions.
         """
+        z, c = latent_dim, condition_dim
         try:
+            # A model that was saved before there was a coupling has none.
+            description = {"coupling": np.zeros((1 + c, z, z)), **description}
             prior = cls(*(np.asarray(description[name], np.float64) for name in cls._fields))
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(f"This is no description of a prior: {error!r}.") from error
-        z, c = latent_dim, condition_dim
         k = len(prior.weights) if prior.weights.ndim else 0
-        expected = ((1 + c, z), (1 + c, z), (k,), (k, z), (k, z, z))
+        expected = ((1 + c, z), (1 + c, z), (1 + c, z, z), (k,), (k, z), (k, z, z))
         shapes = tuple(part.shape for part in prior)
         finite = all(np.isfinite(part).all() for part in prior)
-        if not k or shapes != expected or not finite or not (prior.weights > 0).all():
+        ordered = shapes == expected and not np.triu(prior.coupling).any()
+        if not k or not ordered or not finite or not (prior.weights > 0).all():
             raise ValueError(
                 f"Expected a prior of {z} latents on {c} conditions: finite arrays of the shapes "
                 f"{expected}, weights above 0. Received the shapes {shapes}."
@@ -157,11 +174,13 @@ class Prior(NamedTuple):
 def standard_normal(latent_dim: int, condition_dim: int) -> Prior:
     """N(0, I), whatever the conditions."""
     nothing = np.zeros((1 + condition_dim, latent_dim))
-    return Prior(nothing, nothing, np.ones(1), np.zeros((1, latent_dim)), np.eye(latent_dim)[None])
+    uncoupled = np.zeros((*nothing.shape, latent_dim))
+    one = Mixture(np.ones(1), np.zeros((1, latent_dim)), np.eye(latent_dim)[None])
+    return Prior(nothing, nothing, uncoupled, *one)
 
 
 def fit_prior(z: np.ndarray, conditions: np.ndarray, seed: int = 0) -> Prior:
-    """Fits mean and spread of the latent on the conditions, and a mixture to what is left.
+    """Fits mean, spread and coupling of the latent on the conditions, and a mixture to the rest.
 
     The mean is a ridge regression on the conditions, and so is the log of the spread, by Fisher
     scoring (Harvey 1976, Econometrica 44:461-465). Squares and products were tried: they gained
@@ -184,7 +203,42 @@ def fit_prior(z: np.ndarray, conditions: np.ndarray, seed: int = 0) -> Prior:
     for _ in range(ROUNDS):
         u = rest / np.exp(design @ log_sd)
         log_sd += _ridge(design, (u**2 - 1) / 2, log_sd)
-    return Prior(mean, log_sd, *fit_mixture(rest / np.exp(design @ log_sd), seed=seed))
+    v = rest / np.exp(design @ log_sd)
+    coupling = _fit_coupling(v, design)
+    return Prior(mean, log_sd, coupling, *fit_mixture(_uncoupled(v, design, coupling), seed=seed))
+
+
+def _fit_coupling(v: np.ndarray, design: np.ndarray) -> np.ndarray:
+    """How latents (N, Z) hang on those before them as conditions differ from their mean.
+
+    Args:
+        v: of mean 0 and SD 1.
+        design: (N, 1 + C), a constant and the conditions.
+
+    Returns:
+        (1 + C, Z, Z), strictly lower triangular. What couples them at the mean of the conditions is
+        left to the mixture.
+    """
+    n, n_latents = v.shape
+    centre = design[:, 1:].mean(axis=0)
+    x = ((design[:, 1:] - centre)[:, :, None] * v[:, None, :]).reshape(n, -1)  # (N, C x Z)
+    gram, products = x.T @ x, x.T @ v
+    coupling = np.zeros((design.shape[1], n_latents, n_latents))
+    for number in range(1, n_latents):
+        earlier = np.flatnonzero(np.arange(len(gram)) % n_latents < number)
+        penalised = gram[np.ix_(earlier, earlier)] + COUPLING_PENALTY * np.eye(len(earlier))
+        found = np.linalg.solve(penalised, products[earlier, number])
+        coupling[1:, number, :number] = found.reshape(-1, number)
+    coupling[0] = -np.einsum("c,cij->ij", centre, coupling[1:])
+    return coupling
+
+
+def _uncoupled(v: np.ndarray, design: np.ndarray, coupling: np.ndarray) -> np.ndarray:
+    """(N, Z) latents without what each takes from those before it."""
+    u = np.array(v, np.float64)
+    for column, share in zip(design.T, coupling, strict=True):
+        u -= column[:, None] * (v @ share.T)
+    return u
 
 
 def _with_constant(conditions: np.ndarray) -> np.ndarray:

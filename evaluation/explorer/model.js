@@ -84,10 +84,21 @@ function priorMoments(model, encoded) {
   return { mean, sd: logSd.map(Math.exp) };
 }
 
-/** z = mean(c) + sd(c) u: the same person at other conditions keeps u. */
+/** z = mean(c) + sd(c) v, v = u + coupling(c) v: the same person at other conditions keeps u. */
 function latentAt(model, encoded, u) {
   const { mean, sd } = priorMoments(model, encoded);
-  return mean.map((centre, number) => centre + sd[number] * u[number]);
+  const { values: coupling, shape } = model.array(model.prior.coupling);
+  const [design, z] = [[1, ...encoded], shape[1]];
+  const v = Float64Array.from(u);
+  for (let number = 1; number < z; number++) {
+    design.forEach((one, row) => {
+      const start = (row * z + number) * z;
+      for (let earlier = 0; earlier < number; earlier++) {
+        v[number] += one * coupling[start + earlier] * v[earlier];
+      }
+    });
+  }
+  return mean.map((centre, number) => centre + sd[number] * v[number]);
 }
 
 // --- the decoder ---------------------------------------------------------------------------------

@@ -92,7 +92,12 @@ def test_the_standard_normal_is_what_it_says():
 # Two conditions; the latent hangs on both, its spread on the second.
 MEAN = np.array([[0.2, 0, 0], [1, 0, 0], [0, -1, 0.5]])
 LOG_SD = np.array([[0, 0, 0], [0, 0, 0], [0.5, 0, -0.3]])
-CONDITIONAL = Prior(MEAN, LOG_SD, *standard_normal(3, 0).mixture)
+# The second latent takes a share of the first that grows with the second condition, the third ones
+# of both, at all conditions.
+COUPLING = np.zeros((3, 3, 3))
+COUPLING[2, 1, 0] = 0.6
+COUPLING[0, 2, :2] = 0.2, -0.4
+CONDITIONAL = Prior(MEAN, LOG_SD, COUPLING, *standard_normal(3, 0).mixture)
 
 
 def subjects(n, seed):
@@ -106,19 +111,33 @@ def test_the_density_given_conditions_is_that_of_scipy():
         one, other = conditions[row]
         mean = np.array([0.2 + one, -other, 0.5 * other])
         sd = np.exp([0.5 * other, 0, -0.3 * other])
-        expected = multivariate_normal(mean, np.diag(sd**2)).logpdf(z[row])
+        mixed = np.linalg.inv(np.eye(3) - COUPLING[0] - other * COUPLING[2])
+        covariance = np.diag(sd) @ mixed @ mixed.T @ np.diag(sd)
+        expected = multivariate_normal(mean, covariance).logpdf(z[row])
         assert received[row] == pytest.approx(expected)
 
 
-def test_a_fitted_prior_follows_the_conditions_in_mean_and_spread():
+def test_draws_have_the_covariance_of_the_density():
+    conditions = np.tile([0.0, 1.5], (200_000, 1))
+    z = CONDITIONAL.sample(conditions, seed=2)
+    mixed = np.linalg.inv(np.eye(3) - COUPLING[0] - 1.5 * COUPLING[2])
+    sd = np.diag(np.exp([0.75, 0, -0.45]))
+    np.testing.assert_allclose(np.cov(z.T), sd @ mixed @ mixed.T @ sd, atol=0.04)
+
+
+def test_a_fitted_prior_follows_the_conditions_in_mean_spread_and_coupling():
     conditions = subjects(20_000, 2)
     fitted = fit_prior(CONDITIONAL.sample(conditions, seed=3), conditions)
     np.testing.assert_allclose(fitted.mean[1:], MEAN[1:], atol=0.05)
     np.testing.assert_allclose(fitted.log_sd[1:], LOG_SD[1:], atol=0.06)
+    # What couples latents at the mean of the conditions, 0 here, is a matter of the mixture.
+    np.testing.assert_allclose(fitted.coupling[0], 0, atol=0.01)
     held_out = subjects(20_000, 4)
     z = CONDITIONAL.sample(held_out, seed=5)
     gap = CONDITIONAL.log_density(z, held_out) - fitted.log_density(z, held_out)
     assert -0.002 < gap.mean() < 0.03
+    uncoupled = fitted._replace(coupling=np.zeros((3, 3, 3)))
+    assert (CONDITIONAL.log_density(z, held_out) - uncoupled.log_density(z, held_out)).mean() > 0.1
 
 
 def test_a_fitted_prior_keeps_the_mixture_of_what_is_left():
@@ -136,6 +155,7 @@ def test_of_noise_alone_few_subjects_learn_next_to_nothing_of_the_conditions():
     fitted = fit_prior(z, subjects(100, 10))
     assert np.abs(fitted.mean[1:]).max() < 0.25
     assert np.abs(fitted.log_sd[1:]).max() < 0.25
+    assert np.abs(fitted.coupling).max() < 0.05
 
 
 def test_a_condition_that_never_varies_and_none_at_all_are_no_trouble():
@@ -161,6 +181,11 @@ def test_json_gives_back_the_same_draws():
     np.testing.assert_array_equal(received, CONDITIONAL.sample(conditions, seed=1))
 
 
+def test_a_prior_of_before_there_was_a_coupling_has_none():
+    earlier = {name: part for name, part in CONDITIONAL.to_dict().items() if name != "coupling"}
+    assert not Prior.from_dict(earlier, 3, 2).coupling.any()
+
+
 @pytest.mark.parametrize(
     "damaged",
     [
@@ -171,6 +196,7 @@ def test_json_gives_back_the_same_draws():
         {**CONDITIONAL.to_dict(), "weights": 1.0},
         {**CONDITIONAL.to_dict(), "weights": [-1.0]},
         {**CONDITIONAL.to_dict(), "mean": MEAN[:2].tolist()},
+        {**CONDITIONAL.to_dict(), "coupling": COUPLING[:2].tolist()},
         {**CONDITIONAL.to_dict(), "means": [[0.0, 0.0]]},
         {**CONDITIONAL.to_dict(), "factors": np.full((1, 3, 3), np.nan).tolist()},
     ],
