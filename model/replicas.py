@@ -58,7 +58,7 @@ def random_rows(draw, shape, seed):
 def _normal(shape, dtype, seed):
     """The numbers of `keras.random.normal`, which leaves the algorithm to TensorFlow.
 
-    XLA on a CPU then derives the key anew for each number: 1,536 take 1 ms, and so 0.06.
+    XLA on a CPU then derives the key anew for each number, which takes far longer than they do.
     """
     import tensorflow as tf
 
