@@ -2,7 +2,7 @@
 
     python -m benchmarks.training [--rounds 9] [--ecgs 1024]
     python -m benchmarks.training --linear     seconds per epoch as the cohort grows
-    python -m benchmarks.training --profile    where the time of a step goes
+    python -m benchmarks.training --profile    where the time of a step goes, and its floor
     python -m benchmarks.training --augmentation [--busy 1]    what augmentation adds to an epoch,
                                                                with so many cores busy otherwise
 
@@ -21,9 +21,10 @@ import re
 import subprocess
 import sys
 import tempfile
-import time
-from collections import Counter
+from collections import defaultdict
+from collections.abc import Callable
 from functools import partial
+from typing import NamedTuple
 from unittest import mock
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -34,46 +35,74 @@ import keras
 import numpy as np
 import tyro
 
-from benchmarks.common import ARCHITECTURE, alternating, spread
+from benchmarks.common import ARCHITECTURE, Timer, alternating, spread
 from model import network
 from training.batches import Batches, Samples
 from training.calls import Calls, pipeline
 from vae import PUBLISHED, VAE
 
 NETWORKS = {"published": PUBLISHED, "default": {}}
+WARPED = {"noise": "per_sample", "time_warp": 41}
 KINDS = ("stock", "stock, XLA", "ours")
 BATCHES = (32, 256)
 PRODUCT = re.compile(r"(MatMul|dot)(_\d+)?(\.\d+)*$")
 KERNEL = re.compile(r".*(_fusion|copy|concat|reduce|wrapped_\w+|transpose|slice|pad)(\.\d+)*$")
 
 
-def build(keywords: dict, kind: str) -> VAE:
+class Profiled(NamedTuple):
+    """A network, and what else says how long a step takes."""
+
+    keywords: dict
+    batch: int = 32
+    augmentation: float = 0.0
+    gradient_norm: float | None = None
+
+
+PROFILED = {name: Profiled(keywords) for name, keywords in NETWORKS.items()} | {
+    "preset default": Profiled(WARPED, 64),
+    "preset ptbxl": Profiled({"latent_space_dim": 48, "hidden": (256,)} | WARPED, 32, 3.0, 2000.0),
+}
+
+
+def build(keywords: dict, kind: str, gradient_norm: float | None = None) -> VAE:
     """A compiled network."""
     ours = kind == "ours"
     with mock.patch.object(network, "Stack", network.Stack if ours else keras.Sequential):
-        model = VAE(*ARCHITECTURE, 3, **keywords)
-    model.compile(optimizer=keras.optimizers.Adam(1e-3), jit_compile=kind != "stock")
+        sizes = {"latent_space_dim": ARCHITECTURE[-1], "condition_dim": 3}
+        model = VAE(*ARCHITECTURE[:-1], **sizes | keywords)
+    adam = keras.optimizers.Adam(1e-3, global_clipnorm=gradient_norm)
+    model.compile(optimizer=adam, jit_compile=kind != "stock")
     return model
 
 
 class Clock(keras.callbacks.Callback):
-    """Seconds of each epoch."""
+    """Times each epoch."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.seconds: list[float] = []
+        self.timers: list[Timer] = []
 
     def on_epoch_begin(self, epoch, logs=None):
         """See the class."""
-        self.started = time.perf_counter()
+        self.timers.append(Timer().__enter__())
 
     def on_epoch_end(self, epoch, logs=None):
         """See the class."""
-        self.seconds.append(time.perf_counter() - self.started)
+        self.timers[-1].__exit__()
+
+    @property
+    def seconds(self) -> list[float]:
+        """Of each epoch."""
+        return [timer.wall for timer in self.timers]
 
 
 def seconds(model: VAE, kind: str, samples: Samples, batch: int, augmentation: float = 0) -> float:
-    """Of one epoch, the second of two: `fit` takes a moment to begin."""
+    """Of one epoch, see `timed`."""
+    return timed(model, kind, samples, batch, augmentation).wall
+
+
+def timed(model: VAE, kind: str, samples: Samples, batch: int, augmentation: float = 0) -> Timer:
+    """One epoch, the second of two: `fit` takes a moment to begin."""
     clock = Clock()
     keywords = {"epochs": 2, "verbose": 0, "callbacks": [clock]}
     if kind == "ours":
@@ -81,7 +110,7 @@ def seconds(model: VAE, kind: str, samples: Samples, batch: int, augmentation: f
         model.fit(pipeline(Calls(batches)), shuffle=False, **keywords)
     else:
         model.fit((samples.ecg, samples.conditions), batch_size=batch, **keywords)
-    return clock.seconds[-1]
+    return clock.timers[-1]
 
 
 def simulated(n: int) -> Samples:
@@ -129,8 +158,7 @@ def grow(rounds: int) -> None:
 def augment(rounds: int, n: int, busy: int) -> None:
     samples, epochs = simulated(n), {}
     for strength in (0.0, 3.0):
-        model = VAE(*ARCHITECTURE[:-1], 48, 3, hidden=(256,), time_warp=41, noise="per_sample")
-        model.compile(optimizer=keras.optimizers.Adam(1e-3), jit_compile=True)
+        model = build(PROFILED["preset ptbxl"].keywords, "ours")
         epochs[strength] = partial(seconds, model, "ours", samples, 32, strength)
     others = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(busy)]
     try:
@@ -144,38 +172,85 @@ def augment(rounds: int, n: int, busy: int) -> None:
     print(f"{busy:4} {medians}   {spread(taken[3.0] / taken[0.0], 2)}", flush=True)
 
 
-def profile_steps(n: int) -> None:
+def profile_steps(rounds: int, n: int) -> None:
+    speed = peak()
+    print("ms per step, by the clock and of processor time; floor: processor time of the matrix")
+    print(f"products alone at the {speed / 1e9:.0f} GFLOP/s that a large one reaches on a core")
+    head = ("batch", "step", "CPU", "floor", "MFLOP", "products", "others")
+    print(f"{'network':16}" + "".join(f"{name:>10}" for name in head))
+    samples = simulated(n)
+    for name, profiled in PROFILED.items():
+        batch, steps = profiled.batch, n // profiled.batch
+        model = build(profiled.keywords, "ours", profiled.gradient_norm)
+        epoch = partial(timed, model, "ours", samples, batch, profiled.augmentation)
+        timers = [epoch() for _ in range(rounds + 1)][1:]  # the first compiles
+        wall, cpu = (
+            1000 * np.median([getattr(timer, kind) for timer in timers]) / steps
+            for kind in ("wall", "cpu")
+        )
+        took = kernels(epoch, 2 * steps)
+        products = sum(ms for label, ms in took.items() if PRODUCT.match(label))
+        flop = product_flop(model, samples, batch)
+        row = (wall, cpu, 1000 * flop / speed, flop / 1e6, products, sum(took.values()) - products)
+        print(f"{name:16}{batch:10}" + "".join(f"{each:10.1f}" for each in row), flush=True)
+
+
+def peak() -> float:
+    """FLOP of a product of large matrices in a second of processor time, the best of some."""
+    import tensorflow as tf
+
+    size, taken = 2048, []
+    product = tf.function(tf.matmul, jit_compile=True)
+    one = tf.ones((size, size))
+    for _ in range(20):
+        with Timer() as timer:
+            product(one, one).numpy()
+        taken.append(timer.cpu)
+    return 2 * size**3 / min(taken)
+
+
+def product_flop(model: VAE, samples: Samples, batch: int) -> float:
+    """Of the matrix products of loss and gradient of a batch."""
+    import tensorflow as tf
+
+    @tf.function(autograph=False)
+    def gradients():
+        with tf.GradientTape() as tape:
+            outputs = model((samples.ecg[:batch], samples.conditions[:batch]), training=True)
+            loss = model.compute_loss(y_pred=outputs)
+        return tape.gradient(loss, [weight.value for weight in model.trainable_weights])
+
+    total = 0.0
+    for operation in gradients.get_concrete_function().graph.get_operations():
+        if "MatMul" in operation.type:
+            turned = operation.type == "MatMul" and operation.get_attr("transpose_a")
+            turned = turned or "Batch" in operation.type and operation.get_attr("adj_x")
+            shared = operation.inputs[0].shape[-2 if turned else -1]
+            total += 2.0 * shared * operation.outputs[0].shape.num_elements()
+    return total
+
+
+def kernels(run: Callable[[], object], steps: int) -> dict[str, float]:
+    """Milliseconds of each kernel in a step: its median, since other programs interrupt it."""
     import tensorflow as tf
     from tensorflow.tsl.profiler.protobuf import xplane_pb2
 
-    print("ms per step of 32; kernels that run at the same time count twice")
-    head = ("step", "XLA", "products", "element-wise", "rest of step")
-    print(f"{'network':10}" + "".join(f"{name:>14}" for name in head))
-    samples, batch = simulated(n), 32
-    for name, keywords in NETWORKS.items():
-        model = build(keywords, "ours")
-        model.fit(pipeline(Calls(Batches(samples, batch))), shuffle=False, verbose=0)
-        options = tf.profiler.experimental.ProfilerOptions(2, 0)
-        with tempfile.TemporaryDirectory() as folder:
-            with tf.profiler.experimental.Profile(folder, options):
-                step = seconds(model, "ours", samples, batch) / (n // batch)
-            [file] = glob.glob(f"{folder}/**/*.xplane.pb", recursive=True)
-            space = xplane_pb2.XSpace()
-            with open(file, "rb") as content:
-                space.ParseFromString(content.read())
-        total: Counter[str] = Counter()
-        for plane in space.planes:
-            for line in plane.lines:
-                for event in line.events:
-                    label = plane.event_metadata[event.metadata_id].name
-                    total[label] += event.duration_ps / 1e9 / (2 * (n // batch))  # two epochs
-        products = sum(ms for label, ms in total.items() if PRODUCT.match(label))
-        others = sum(
-            ms for label, ms in total.items() if KERNEL.match(label) and not PRODUCT.match(label)
-        )
-        xla = total["CpuExecutable::ExecuteAsyncOnStream"]
-        row = (1000 * step, xla, products, others, 1000 * step - xla)
-        print(f"{name:10}" + "".join(f"{ms:14.2f}" for ms in row), flush=True)
+    options = tf.profiler.experimental.ProfilerOptions(2, 0)
+    with tempfile.TemporaryDirectory() as folder:
+        with tf.profiler.experimental.Profile(folder, options):
+            run()
+        [file] = glob.glob(f"{folder}/**/*.xplane.pb", recursive=True)
+        space = xplane_pb2.XSpace()
+        with open(file, "rb") as content:
+            space.ParseFromString(content.read())
+    taken = defaultdict(list)
+    for plane in space.planes:
+        for line in plane.lines:
+            for event in line.events:
+                label = plane.event_metadata[event.metadata_id].name
+                if PRODUCT.match(label) or KERNEL.match(label):
+                    taken[label].append(event.duration_ps / 1e9)
+    return {label: float(np.median(each)) * len(each) / steps for label, each in taken.items()}
 
 
 def main(
@@ -189,7 +264,7 @@ def main(
     if augmentation:
         augment(rounds, ecgs, busy)
     elif profile:
-        profile_steps(ecgs)
+        profile_steps(rounds, ecgs)
     elif linear:
         grow(rounds)
     else:

@@ -64,8 +64,8 @@ def augment(ecg, drawn, qrs_sample: int):
     offset = np.arange(ecg.shape[2], dtype=np.float32) - qrs_sample
     speeds = ops.exp(drawn[:, 4:6])
     source = ops.where(offset < 0, offset * speeds[:, :1], offset * speeds[:, 1:])
-    leads = read_off(leads, source + qrs_sample + drawn[:, 6:])
-    return ops.matmul(expansion_matrix(LEADS), leads)
+    read = read_off(leads, source + qrs_sample + drawn[:, 6:])  # (B, T, I)
+    return ops.transpose(ops.matmul(read, expansion_matrix(LEADS).T), (0, 2, 1))
 
 
 def _rotations(angles):

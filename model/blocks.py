@@ -3,9 +3,9 @@
 A convolution with one input channel and five filters leaves most of a vector unit idle, and stock
 layers keep five channels innermost in memory, where nothing can be vectorised. Here time is cut
 into blocks of N samples, and all that is alike for the network, the blocks of all ECGs of the
-batch, lies innermost:
+batch, lies innermost, one block of all ECGs after another, so that neighbours are far apart:
 
-    values (L, F, M), M = N x B x blocks: sample within the block, ECG, block
+    values (L, F, M), M = N x blocks x B: sample within the block, block, ECG
 
 - A temporal kernel (1, K) is a banded Toeplitz matrix. Each block of N outputs reads its own and
   neighbouring blocks of inputs, Q samples, and all blocks share one (N, Q) matrix per pair of
@@ -133,7 +133,7 @@ def into_blocks(x, size: int) -> Signal:
     """(B, L, T, F) -> a signal of blocks of `size` samples."""
     _, leads, samples, channels = x.shape
     x = ops.reshape(x, (-1, leads, samples // size, size, channels))
-    x = ops.transpose(x, (1, 4, 3, 0, 2))  # (L, F, N, B, blocks)
+    x = ops.transpose(x, (1, 4, 3, 2, 0))  # (L, F, N, blocks, B)
     return Signal(ops.reshape(x, (leads, channels, -1)), size, samples // size)
 
 
@@ -143,8 +143,8 @@ def out_of_blocks(signal: Signal):
     if signal.scale is not None:
         values = values * signal.scale[:, None] + signal.shift[:, None]
     leads, channels = values.shape[:2]
-    x = ops.reshape(values, (leads, channels, signal.size, -1, signal.blocks))
-    x = ops.transpose(x, (3, 0, 4, 2, 1))  # (B, L, blocks, N, F)
+    x = ops.reshape(values, (leads, channels, signal.size, signal.blocks, -1))
+    x = ops.transpose(x, (4, 0, 3, 2, 1))  # (B, L, blocks, N, F)
     return ops.reshape(x, (-1, leads, signal.size * signal.blocks, channels))
 
 
@@ -166,7 +166,27 @@ def step(layer: layers.Layer, signal: Signal, training: bool) -> Signal:
     values = signal.values
     if layer.use_bias:
         values = values + layer.bias[:, None]
-    return signal.with_values(layer.activation(values))
+    activation = elu if layer.activation is keras.activations.elu else layer.activation
+    return signal.with_values(activation(values))
+
+
+@ops.custom_gradient
+def elu(x):
+    """`keras.activations.elu`, made for XLA on a CPU, which computes it and a bias in one kernel.
+
+    exp(x) - 1 is 2 t / (1 - t) with t = tanh(x / 2). XLA repeats a choice between x and exp(x) - 1
+    in each kernel that reads it, from x and an exp(x) that it keeps, but no division, which comes
+    last here. The gradient knows exp(x) from the result.
+    """
+    half = ops.tanh(0.5 * ops.minimum(x, 0.0))
+    result = (ops.maximum(x, 0.0) + 2 * half) / (1 - half)
+
+    def gradient(*upstreams, upstream=None):  # by position with JAX, by name with TensorFlow
+        if upstream is None:
+            (upstream,) = upstreams
+        return upstream * ops.minimum(result + 1, 1.0)
+
+    return result, gradient
 
 
 def pool(signal: Signal) -> Signal:
@@ -174,7 +194,7 @@ def pool(signal: Signal) -> Signal:
     leads, channels = signal.values.shape[:2]
     pairs = ops.reshape(
         signal.values, (leads, channels, signal.size // 2, 2, -1)
-    )  # (L, F, N / 2, 2, B x blocks)
+    )  # (L, F, N / 2, 2, blocks x B)
     values = 0.5 * (pairs[:, :, :, 0] + pairs[:, :, :, 1])
     return signal._replace(values=ops.reshape(values, (leads, channels, -1)), size=signal.size // 2)
 
@@ -253,11 +273,11 @@ def gather(signal: Signal, kernel) -> Signal:
     def convolve(values, matrices):
         before, after = reach(length, size)
         leads = values.shape[0]
-        x = ops.reshape(values, (leads, channels, size, -1, blocks))
-        x = ops.pad(x, ((0, 0), (0, 0), (0, 0), (0, 0), (before, after)))
+        x = ops.reshape(values, (leads, channels, size, blocks, -1))
+        x = ops.pad(x, ((0, 0), (0, 0), (0, 0), (before, after), (0, 0)))
         x = ops.concatenate(
-            [x[..., first : first + blocks] for first in range(before + 1 + after)], axis=2
-        )  # (L, F, Q, B, blocks)
+            [x[..., first : first + blocks, :] for first in range(before + 1 + after)], axis=2
+        )  # (L, F, Q, blocks, B)
         matrix = ops.transpose(matrices, (3, 0, 2, 1))  # (G, N, F, Q)
         matrix = ops.reshape(matrix, (filters * size, -1))
         matrix = ops.tile(matrix[None], (leads, 1, 1))
@@ -282,12 +302,12 @@ def scatter(signal: Signal, kernel) -> Signal:
         matrix = ops.reshape(matrix, (-1, channels * signal.size))
         matrix = ops.tile(matrix[None], (leads, 1, 1))
         y = ops.matmul(matrix, ops.reshape(values, (leads, channels * signal.size, -1)))
-        y = ops.reshape(y, (leads, filters, neighbours, size, -1, blocks))
+        y = ops.reshape(y, (leads, filters, neighbours, size, blocks, -1))
         shifted = [
-            ops.pad(y[:, :, number], ((0, 0),) * 4 + ((number, neighbours - 1 - number),))
-            for number in range(neighbours)
+            ops.pad(part, (*[(0, 0)] * 3, (number, neighbours - 1 - number), (0, 0)))
+            for number, part in enumerate(ops.unstack(y, axis=2))
         ]
-        return ops.reshape(sum(shifted)[..., before : before + blocks], (leads, filters, -1))
+        return ops.reshape(sum(shifted)[..., before : before + blocks, :], (leads, filters, -1))
 
     result = _linear(signal, ops.sum(matrices, axis=1), convolve)
     return result._replace(size=size, repeat=1)
@@ -303,6 +323,6 @@ def _linear(signal: Signal, matrices, convolve) -> Signal:
     constant = convolve(one, matrices)  # (1, G, N x blocks)
     leads, filters = values.shape[:2]
     size = constant.shape[2] // signal.blocks
-    values = ops.reshape(values, (leads, filters, size, -1, signal.blocks))
-    values = values + ops.reshape(constant, (1, filters, size, 1, signal.blocks))
+    values = ops.reshape(values, (leads, filters, size, signal.blocks, -1))
+    values = values + ops.reshape(constant, (1, filters, size, signal.blocks, 1))
     return signal.with_values(ops.reshape(values, (leads, filters, -1)))

@@ -45,12 +45,25 @@ def random_rows(draw, shape, seed):
         shape: (b, ...), b the rows of this device. Each device has as many.
         seed: generator.
     """
+    if draw is keras.random.normal and keras.backend.backend() == "tensorflow":
+        draw = _normal
     context = _replica_context()
     if context is None:
         return draw(shape, dtype="float32", seed=seed)
     rows, devices = shape[0], context.num_replicas_in_sync
     drawn = draw((devices * rows, *shape[1:]), dtype="float32", seed=seed)
     return ops.reshape(drawn, (devices, *shape))[context.replica_id_in_sync_group]
+
+
+def _normal(shape, dtype, seed):
+    """The numbers of `keras.random.normal`, which leaves the algorithm to TensorFlow.
+
+    XLA on a CPU then derives the key anew for each number, which takes far longer than they do.
+    """
+    import tensorflow as tf
+
+    key = tf.cast(seed.next() % (tf.int32.max - 1), "int32")
+    return tf.random.stateless_normal(shape, key, dtype=dtype, alg="philox")
 
 
 def _replica_context():

@@ -121,10 +121,11 @@ MUTATIONS = [
         "model/warp.py",
         WARP,
         ("late = late - late[:, at : at + 1]", "late = late + 0"),
-        ("deviation * self.profile + self.mean_beat", "deviation * self.profile"),
+        ("(deviation + self.mean_beat * inverse) / inverse", "deviation / inverse"),
         ("ops.expm1(log_speed)", "log_speed"),
         ("FASTEST * ops.tanh(", "FASTEST * ("),
         ("left + share * (right - left)", "left"),
+        ("index + first[:, None]", "index"),
     ),
     *_of(
         "model/closed_form.py",

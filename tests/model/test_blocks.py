@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from keras import layers
 
-from model.blocks import Stack
+from model.blocks import Stack, elu
 
 
 def conv(filters, kernel, padding="same", activation="elu", **others):
@@ -181,6 +181,14 @@ def test_any_other_stack_runs_as_its_stock_layers(name):
 def test_any_temporal_kernel_agrees(transpose, leads, samples, channels, filters, width):
     layer = (transposed if transpose else conv)(filters, (1, width))
     compare((leads, samples, channels), [NORM, layer, NORM])
+
+
+def test_elu_and_its_gradient_are_those_of_keras():
+    x = np.append(np.linspace(-30, 10, 4001), [-1e9, -1e-6, 1e-6]).astype(np.float32)
+    value, slope = values_and_gradients(elu, tf.constant(x), [])
+    exact = values_and_gradients(keras.activations.elu, tf.constant(x, tf.float64), [])
+    np.testing.assert_allclose(value, exact[0], rtol=1e-5)
+    np.testing.assert_allclose(slope, exact[1], rtol=0, atol=1e-6)
 
 
 def test_a_large_mean_does_not_swallow_the_variance():
