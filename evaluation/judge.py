@@ -205,16 +205,15 @@ def _generator_metrics(
     for_train = generate_like(model, train.subjects, 1, seed + 1)
 
     adherence = condition_effects(model, train.subjects, settings.generated, seed)
+    features = None
     if tuple(model.leads) == LEADS:
-        real = measure(test.ecg, **test.timing, unit=test.unit)
-        slopes, of_real_slopes = slope_metrics(
-            schema,
-            test.subjects,
-            real,
+        real, made, of_train = features = (
+            measure(test.ecg, **test.timing, unit=test.unit),
             measure(for_test, **model.timing, unit=model.unit),
-            references_of(split),
-            seed,
+            measure(train.ecg, **train.timing, unit=train.unit),
         )
+        references = references_of(split, of_train, train.subjects)
+        slopes, of_real_slopes = slope_metrics(schema, test.subjects, real, made, references, seed)
         adherence |= slopes | specificity_metrics(
             model, test.subjects, train.subjects, mean, real, of_real_slopes
         )
@@ -232,6 +231,7 @@ def _generator_metrics(
         leads=test.leads,
         **test.timing,
         unit=test.unit,
+        features=features,
     )
     del for_test  # 190 MB of 10,000; what follows needs as much twice
     begin("privacy")
