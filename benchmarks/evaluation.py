@@ -59,9 +59,9 @@ def main(run: str, rounds: int = 1, metrics: Path | None = None) -> None:
         model, parts = VAE.load(folder), Parts()
         parts.begin("encoding")
         posterior = model.encode(split.test.ecg, split.test.subjects)
-        found = judge.measured(model, split, config.evaluation, posterior, parts.begin)
-        parts.begin("figures")
         made = judge.Reconstruction(model, posterior[0], split.test.subjects)
+        found = judge.measured(model, split, config.evaluation, posterior, made, parts.begin)
+        parts.begin("figures")
         drawn = draw(model, split, found, made, posterior, config.evaluation, history)
         if "survival" in found:
             drawn |= judge.draw_risk(model, judge._followed(split), found["survival"])

@@ -33,12 +33,17 @@ from evaluation.measures.prediction import prediction_metrics
 from evaluation.measures.privacy import privacy_metrics
 from evaluation.measures.realism import realism_metrics
 from evaluation.measures.reconstruction import reconstruction_metrics
-from evaluation.measures.regressor import ConditionRegressor, recovery_metrics, training_rows
+from evaluation.measures.regressor import (
+    MOST,
+    ConditionRegressor,
+    recovery_metrics,
+    training_rows,
+)
 from evaluation.measures.statistics import bootstrap_means, with_interval
-from evaluation.measures.survival import SurvivalSplit, survival_metrics
 from evaluation.measures.utility import utility_metrics
 
 if TYPE_CHECKING:
+    from evaluation.measures.survival import SurvivalSplit
     from vae import VAE
 
 PARTS = 7  # that `evaluate` begins
@@ -69,9 +74,9 @@ def evaluate(
             bar.set_postfix_str(part)
             bar.update()
 
-        metrics = measured(model, split, settings, posterior, begin)
-        begin("figures")
         reconstruction = Reconstruction(model, posterior[0], split.test.subjects)
+        metrics = measured(model, split, settings, posterior, reconstruction, begin)
+        begin("figures")
         drawn = draw(model, split, metrics, reconstruction, posterior, settings, history)
         if "survival" in metrics:
             drawn |= draw_risk(model, _followed(split), metrics["survival"])
@@ -85,6 +90,7 @@ def measured(
     split: Split,
     settings: EvaluationConfig,
     posterior: tuple[np.ndarray, np.ndarray],
+    reconstruction: Reconstruction,
     begin: Callable[[str], object] = str,
 ) -> dict[str, dict]:
     """The numbers of `evaluate`.
@@ -94,6 +100,7 @@ def measured(
         split: likewise.
         settings: likewise.
         posterior: mean and log variance (N, Z) of the test split.
+        reconstruction: of the test split.
         begin: told of each part as it begins.
     """
     begin("reconstruction")
@@ -104,7 +111,7 @@ def measured(
     metrics = {
         "reconstruction": reconstruction_metrics(
             test.ecg,
-            Reconstruction(model, mean, test.subjects),
+            reconstruction,
             _some(split.train, PCA_RECORDINGS).ecg,
             patients,
             model.latent_space_dim,
@@ -123,11 +130,13 @@ def measured(
             draws=settings.bootstrap,
         )
         | noise_metrics(model, bound, patients, settings),
-        **_generator_metrics(model, split, mean, settings, begin),
+        **_generator_metrics(model, split, mean, reconstruction, settings, begin),
     }
     begin("outcomes")
     task = getattr(model, "task", None)
     if kind_of(task) == "survival":
+        from evaluation.measures.survival import survival_metrics  # here: it imports lifelines
+
         followed = _followed(split)
         metrics["survival"] = survival_metrics(
             _survival(model, followed.train),
@@ -166,14 +175,22 @@ def noise_metrics(
 
 
 class Reconstruction:
-    """What a model gives back of N recordings, decoded when asked for: 75,000 would take 1.4 GB."""
+    """What a model gives back of N recordings.
+
+    Decoded once where that is little, else each time it is asked for: 75,000 would take 1.4 GB.
+    """
 
     def __init__(self, model: VAE, latent: np.ndarray, subjects: pd.DataFrame) -> None:
         self.model, self.latent, self.subjects = model, latent, subjects
         self.shape = (len(latent), *model.ecg_shape)
+        self._whole: np.ndarray | None = None
 
     def __getitem__(self, rows: slice | np.ndarray) -> np.ndarray:
-        return self.model.decode(self.latent[rows], self.subjects.iloc[rows])
+        if len(self.latent) > MOST:
+            return self.model.decode(self.latent[rows], self.subjects.iloc[rows])
+        if self._whole is None:
+            self._whole = self.model.decode(self.latent, self.subjects)
+        return self._whole[rows]
 
 
 def _some(part: Cohort, most: int | None = None) -> Cohort:
@@ -186,6 +203,7 @@ def _generator_metrics(
     model: VAE,
     split: Split,
     mean: np.ndarray,
+    reconstruction: Reconstruction,
     settings: EvaluationConfig,
     begin: Callable[[str], object],
 ) -> dict[str, dict]:
@@ -248,7 +266,7 @@ def _generator_metrics(
             holdout_patients=patients,
             reconstructions=(
                 model.reconstruct(train.ecg, train.subjects),
-                model.decode(mean, test.subjects),
+                reconstruction[rows],
             ),
             draws=draws,
         ),
@@ -257,6 +275,8 @@ def _generator_metrics(
 
 def _survival(model: VAE, part: Cohort) -> SurvivalSplit:
     """A split as the survival metrics read it."""
+    from evaluation.measures.survival import SurvivalSplit
+
     subjects = part.subjects
     return SurvivalSplit(
         conditions=subjects[list(model.schema.names)],

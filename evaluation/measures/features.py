@@ -77,7 +77,7 @@ FEATURES = {
 
 CIRCULAR = ("p_axis", "qrs_axis", "t_axis")  # angles that may lie anywhere around the circle
 
-CHUNK = 512  # beats; bounds memory to about 50 MB
+CHUNK = 256  # beats; bounds memory to about 25 MB
 
 
 class _Waves(NamedTuple):

@@ -98,14 +98,15 @@ class ConditionRegressor:
     def _inputs(self, ecg: np.ndarray) -> np.ndarray:
         """(N, D): averages of `POOLED` samples of the independent leads, mV."""
         parts = []
-        for _, part in chunks(ecg, 2048):
-            beats = part.astype(np.float64)
+        for _, beats in chunks(ecg, 512):
             if tuple(self.leads) == LEADS:
                 beats = independent_leads(beats)
-            n, leads, samples = beats.shape
-            pooled = min(POOLED, samples)
-            beats = beats[:, :, : samples // pooled * pooled].reshape(n, leads, -1, pooled)
-            parts.append(beats.mean(axis=3).reshape(n, -1))
+            pooled = min(POOLED, beats.shape[2])
+            stop = beats.shape[2] // pooled * pooled
+            mean = beats[:, :, 0:stop:pooled].astype(np.float64)
+            for sample in range(1, pooled):  # faster than a mean over so short an axis
+                mean += beats[:, :, sample:stop:pooled]
+            parts.append((mean / pooled).reshape(len(beats), -1))
         return np.concatenate(parts)
 
 

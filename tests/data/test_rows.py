@@ -286,6 +286,7 @@ def test_reconstructions_are_judged_from_disk_as_in_memory(saved, monkeypatch):
     expected = reconstruction_metrics(test.ecg, whole, in_memory.train.ecg, patients, 3, draws=20)
     monkeypatch.setattr("evaluation.measures.reconstruction.RECORDINGS_PER_CHUNK", 8)
     monkeypatch.setattr(module, "CHUNK", 8)
+    monkeypatch.setattr(judge, "MOST", 8)
     found = reconstruction_metrics(on_disk.test.ecg, lazy, on_disk.train.ecg, patients, 3, draws=20)
     assert found == pytest.approx(expected, rel=1e-5, abs=1e-6)
     drawn = []
