@@ -94,9 +94,7 @@ def read_16_bit(record: str | Path) -> Signals | None:
     if len(set(formats)) > 1 or len(set(offsets)) > 1 or (gain == 0).any():
         return None
     read = _plain if formats[0] == "16" else _flac
-    digital = read(
-        [Path(record).parent / file for file in files], int(head[3]), int(offsets[0] or 0)
-    )
+    digital = read(Path(record).parent, files, int(head[3]), int(offsets[0] or 0))
     if digital is None:
         return None
     digital = np.ascontiguousarray(digital.T)
@@ -109,22 +107,22 @@ def read_16_bit(record: str | Path) -> Signals | None:
     return Signals(values, float(head[2]), list(units), list(names))
 
 
-def _plain(files: Sequence[Path], samples: int, offset: int) -> np.ndarray | None:
+def _plain(folder: Path, files: Sequence[str], samples: int, offset: int) -> np.ndarray | None:
     """(samples, signals) of one file; None if there are more, or it has another size."""
-    size = offset + 2 * len(files) * samples
-    if len(set(files)) > 1 or files[0].stat().st_size != size:
+    file, size = folder / files[0], offset + 2 * len(files) * samples
+    if len(set(files)) > 1 or file.stat().st_size != size:
         return None
-    return np.fromfile(files[0], "<i2", offset=offset).reshape(-1, len(files))
+    return np.fromfile(file, "<i2", offset=offset).reshape(-1, len(files))
 
 
-def _flac(files: Sequence[Path], samples: int, offset: int) -> np.ndarray | None:
-    """The same of FLAC files, the one of each signal named; None if they hold anything else."""
+def _flac(folder: Path, files: Sequence[str], samples: int, offset: int) -> np.ndarray | None:
+    """The same of FLAC files, that of each signal named; None if they hold anything else."""
     import soundfile  # here: few records need it
 
     parts = []
     for file, named in groupby(files):
         try:
-            with soundfile.SoundFile(file) as opened:
+            with soundfile.SoundFile(folder / file) as opened:
                 kind = opened.format, opened.subtype
                 parts.append(opened.read(dtype="int16", always_2d=True))
         except soundfile.LibsndfileError:
