@@ -38,7 +38,7 @@ class Parts:
         self.name, self.began = name, now
 
 
-def main(run: str, rounds: int = 1, metrics: Path | None = None) -> None:
+def main(run: tyro.conf.Positional[str], rounds: int = 1, metrics: Path | None = None) -> None:
     """Prints two columns of seconds for each round."""
     import_keras()
     from evaluation import judge
