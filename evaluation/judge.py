@@ -33,12 +33,7 @@ from evaluation.measures.prediction import prediction_metrics
 from evaluation.measures.privacy import privacy_metrics
 from evaluation.measures.realism import realism_metrics
 from evaluation.measures.reconstruction import reconstruction_metrics
-from evaluation.measures.regressor import (
-    MOST,
-    ConditionRegressor,
-    recovery_metrics,
-    training_rows,
-)
+from evaluation.measures.regressor import ConditionRegressor, recovery_metrics, training_rows
 from evaluation.measures.statistics import bootstrap_means, with_interval
 from evaluation.measures.utility import utility_metrics
 
@@ -47,6 +42,7 @@ if TYPE_CHECKING:
     from vae import VAE
 
 PARTS = 7  # that `evaluate` begins
+KEPT = 5000  # reconstructions in memory: 96 MB
 # What is used of larger splits: time and memory of the figures below do not grow beyond.
 PCA_RECORDINGS = 50_000  # training; the baseline is then 0.02% of its error from all of them
 COX_RECORDINGS = 50_000  # training, of the regressions that a head is compared with
@@ -177,7 +173,7 @@ def noise_metrics(
 class Reconstruction:
     """What a model gives back of N recordings.
 
-    Decoded once where that is little, else each time it is asked for: 75,000 would take 1.4 GB.
+    Decoded once if these are few, else each time rows are asked for: 75,000 would take 1.4 GB.
     """
 
     def __init__(self, model: VAE, latent: np.ndarray, subjects: pd.DataFrame) -> None:
@@ -186,7 +182,7 @@ class Reconstruction:
         self._whole: np.ndarray | None = None
 
     def __getitem__(self, rows: slice | np.ndarray) -> np.ndarray:
-        if len(self.latent) > MOST:
+        if len(self.latent) > KEPT:
             return self.model.decode(self.latent[rows], self.subjects.iloc[rows])
         if self._whole is None:
             self._whole = self.model.decode(self.latent, self.subjects)
@@ -216,7 +212,9 @@ def _generator_metrics(
     schema, draws, seed = model.schema, settings.bootstrap, settings.seed
     train, validation = _some(split.train), _some(split.validation)
     rows = training_rows(len(split.test))
-    test, mean = split.test.take(rows), mean[rows]
+    test, mean = _some(split.test), mean[rows]
+    if len(test) < len(split.test):
+        reconstruction = Reconstruction(model, mean, test.subjects)
     patients = test.subjects["patient_id"].to_numpy()
     copies = -(-GENERATED // len(test))  # of few test subjects several, so that chance shows less
     for_test = generate_like(model, test.subjects, copies, seed)
@@ -238,6 +236,7 @@ def _generator_metrics(
     begin("conditions read back")
     of_real = ConditionRegressor(schema, train.ecg, train.subjects, validation)
     of_generated = ConditionRegressor(schema, for_train, train.subjects, validation)
+    del validation  # up to 190 MB, as each part of the split
     adherence |= recovery_metrics(schema, of_real, test, for_test, seed, draws)
     begin("realism")
     realism = realism_metrics(
@@ -265,8 +264,8 @@ def _generator_metrics(
             train_patients=train.subjects["patient_id"],
             holdout_patients=patients,
             reconstructions=(
-                model.reconstruct(train.ecg, train.subjects),
-                reconstruction[rows],
+                Reconstruction(model, model.encode(train.ecg, train.subjects)[0], train.subjects),
+                reconstruction,
             ),
             draws=draws,
         ),

@@ -80,7 +80,7 @@ def privacy_metrics(
         train_patients: (N,) patient ids; each recording its own patient where left out.
         holdout_patients: (N_holdout,) patient ids.
         reconstructions: (N, L, T) and (N_holdout, L, T) mV, what the model gives back of `train`
-            and of `holdout`.
+            and of `holdout`; or what gives rows of that, such as `judge.Reconstruction`.
         draws: bootstrap samples of the attacks.
 
     Returns:
