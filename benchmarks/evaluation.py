@@ -3,7 +3,9 @@
     python -m benchmarks.evaluation RUN [--rounds 3] [--metrics FILE]
 
 The run is read and judged as `python -m evaluation RUN` does it, and its results go to a scratch
-folder. In the first round TensorFlow compiles; a run that has just trained has done part of that.
+folder. Each round loads the model anew, so that TensorFlow compiles as after training. Where other
+programs share the machine, the time of the processor tells more than the clock, and with
+OMP_NUM_THREADS=1 most: threads of the linear algebra library that wait for each other count too.
 `--metrics` keeps the numbers, so that two versions of the code can be compared.
 """
 

@@ -218,7 +218,6 @@ def _generator_metrics(
     patients = test.subjects["patient_id"].to_numpy()
     copies = -(-GENERATED // len(test))  # of few test subjects several, so that chance shows less
     for_test = generate_like(model, test.subjects, copies, seed)
-    for_train = generate_like(model, train.subjects, 1, seed + 1)
 
     adherence = condition_effects(model, train.subjects, settings.generated, seed)
     features = None
@@ -235,8 +234,6 @@ def _generator_metrics(
         )
     begin("conditions read back")
     of_real = ConditionRegressor(schema, train.ecg, train.subjects, validation)
-    of_generated = ConditionRegressor(schema, for_train, train.subjects, validation)
-    del validation  # up to 190 MB, as each part of the split
     adherence |= recovery_metrics(schema, of_real, test, for_test, seed, draws)
     begin("realism")
     realism = realism_metrics(
@@ -250,8 +247,10 @@ def _generator_metrics(
         unit=test.unit,
         features=features,
     )
-    del for_test  # 190 MB of 10,000; what follows needs as much twice
+    del for_test  # 190 MB of 10,000; what follows needs as much
     begin("privacy")
+    for_train = generate_like(model, train.subjects, 1, seed + 1)
+    of_generated = ConditionRegressor(schema, for_train, train.subjects, validation)
     return {
         "realism": realism,
         "adherence": adherence,

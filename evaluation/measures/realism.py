@@ -21,7 +21,7 @@ import pandas as pd
 
 from data.cohort import LEADS, QRS_SAMPLE, SAMPLING_RATE, einthoven_residual
 from data.leads import independent_among
-from data.rows import first_not_finite
+from data.rows import chunks, first_not_finite
 from data.units import MV
 from evaluation.measures.features import CIRCULAR, measure, short_way
 from evaluation.measures.halves import (
@@ -126,8 +126,7 @@ def realism_metrics(
     train = np.asarray(train[train_rows], np.float32)
     copies = min(len(generated) // len(real), max(1, POOLED_BEATS // len(rows) - 1))
     made_rows = np.concatenate([copy * len(real) + rows for copy in range(copies)])
-    parts = real[rows], generated[made_rows]
-    pool = np.concatenate([np.asarray(part, np.float32) for part in parts])
+    pool = np.concatenate([real[rows], generated[made_rows]], dtype=np.float32)
     _, patient_of = np.unique(np.asarray(patients)[rows], return_inverse=True)
 
     metrics = {"recordings": len(rows), "patients": int(patient_of.max()) + 1}
@@ -197,13 +196,18 @@ def lead_correlations(ecg: np.ndarray, leads: Sequence[str] = LEADS) -> np.ndarr
         (N, pairs); 0 where a lead is flat.
     """
     independent = [list(leads).index(lead) for lead in independent_among(leads)]
-    ecg = np.asarray(ecg, np.float32)[:, independent]
-    ecg = ecg - ecg.mean(axis=2, keepdims=True)
-    length = np.linalg.norm(ecg, axis=2, keepdims=True)
-    # Rounding leaves a flat lead with up to 1e-6 mV in each sample, which is no signal.
-    ecg = np.where(length > 1e-6 * np.sqrt(ecg.shape[2]), ecg, 0) / np.maximum(length, 1e-12)
     first, second = np.triu_indices(len(independent), 1)
-    return (ecg @ ecg.transpose(0, 2, 1))[:, first, second].astype(np.float64)
+    found = np.empty((len(ecg), len(first)))
+    for start, part in chunks(ecg, 512):
+        part = part.astype(np.float32, copy=False)[:, independent]
+        part -= part.mean(axis=2, keepdims=True)
+        length = np.linalg.norm(part, axis=2, keepdims=True)
+        # Rounding leaves a flat lead with up to 1e-6 mV in each sample, which is no signal.
+        part = np.where(length > 1e-6 * np.sqrt(part.shape[2]), part, 0)
+        part /= np.maximum(length, 1e-12)
+        products = (part @ part.transpose(0, 2, 1))[:, first, second]
+        found[start : start + len(part)] = products
+    return found
 
 
 # ---- how they are put together -------------------------------------------------------------------
