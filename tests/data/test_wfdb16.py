@@ -2,6 +2,7 @@ import re
 
 import numpy as np
 import pytest
+import soundfile
 import wfdb
 
 from data.beats import BeatError
@@ -125,7 +126,7 @@ def test_an_empty_header_is_left_to_the_wfdb_package(tmp_path):
     assert read_16_bit(record) is None
 
 
-@pytest.mark.parametrize("fmt", ["212", "16", "24"])
+@pytest.mark.parametrize("fmt", ["212", "16", "24", "516"])
 def test_the_reader_gives_the_same_strip_whatever_the_format(tmp_path, fmt):
     digital = np.random.default_rng(0).integers(-2000, 2000, (100, 2))
     wfdb.wrsamp(
@@ -144,7 +145,49 @@ def test_the_reader_gives_the_same_strip_whatever_the_format(tmp_path, fmt):
     np.testing.assert_allclose(strip.ecg, expected, rtol=1e-6)
     assert strip.sampling_rate == 500
     assert list(strip.leads) == ["I", "II"]
-    assert (read_16_bit(tmp_path / "r") is not None) == (fmt == "16")
+    assert (read_16_bit(tmp_path / "r") is not None) == (fmt in ("16", "516"))
+
+
+def in_flac(folder, subtype="PCM_16"):
+    """A record of five signals in two files; the path without extension."""
+    digital = np.random.default_rng(0).integers(-2000, 2000, (200, 5)).astype(np.int16)
+    digital[3, 0] = -32768  # missing
+    lines = ["f 5 500 200"]
+    for file, signals in (("f_1.dat", range(3)), ("f_2.dat", range(3, 5))):
+        part = digital[:, list(signals)]
+        soundfile.write(folder / file, part, 500, format="FLAC", subtype=subtype)
+        sums = part.astype(int).sum(axis=0) % 65536
+        for signal, first, checksum in zip(signals, part[0], sums, strict=True):
+            lines.append(f"{file} 516 200.0(10)/mV 16 0 {first} {checksum} 0 lead {signal}")
+    (folder / "f.hea").write_text("\n".join(lines) + "\n")
+    return folder / "f"
+
+
+def test_flac_files_are_read_as_the_wfdb_package_reads_them(tmp_path):
+    record = in_flac(tmp_path)
+    assert_same_as_wfdb(record)
+    assert np.isnan(read_16_bit(record).values[0, 3])
+    checksum = record.with_suffix(".hea").read_text().split()[-4]
+    edit(record, f" {checksum} 0 lead 4", " 1 0 lead 4")
+    with pytest.raises(BeatError, match="lead lead 4 contradicts its checksum"):
+        read_16_bit(record)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [("500 200", "500 199"), ("f_2.dat", "f_1.dat"), ("f_2.dat", "none.dat"), (" 516 ", " 516+8 ")],
+)
+def test_any_other_flac_record_is_left_to_the_wfdb_package(tmp_path, old, new):
+    record = in_flac(tmp_path)
+    edit(record, old, new)
+    assert read_16_bit(record) is None
+
+
+def test_flac_of_other_samples_or_none_is_left_to_the_wfdb_package(tmp_path):
+    record = in_flac(tmp_path, "PCM_S8")
+    assert read_16_bit(record) is None
+    (tmp_path / "f_1.dat").write_bytes(b"fLaC and nothing more")
+    assert read_16_bit(record) is None
 
 
 def test_samples_that_contradict_their_checksum_are_refused(tmp_path):
