@@ -227,7 +227,7 @@ def _extremes(ecg: np.ndarray, start: np.ndarray, end: np.ndarray) -> tuple[np.n
     there = np.flatnonzero(window.any(axis=(0, 1)))
     some = slice(there[0], there[-1] + 1) if len(there) else slice(1)  # a third of the samples
     inside = np.where(window[:, :, some], ecg[:, :, some], 0)
-    return inside.max(axis=2) + missing, inside.min(axis=2) + missing
+    return inside.max(axis=2, initial=0) + missing, inside.min(axis=2, initial=0) + missing
 
 
 def _value_at(ecg: np.ndarray, time: np.ndarray) -> np.ndarray:
