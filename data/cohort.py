@@ -19,8 +19,6 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-from scipy.sparse import coo_matrix
-from scipy.sparse.csgraph import connected_components
 
 from data.leads import (
     INDEPENDENT_LEADS,
@@ -222,6 +220,9 @@ class Cohort:
         patients, equal = self.subjects["patient_id"], self.equal_recordings()
         if equal.empty:
             return patients
+        from scipy.sparse import coo_matrix  # here: every process that prepares would import it
+        from scipy.sparse.csgraph import connected_components
+
         names, number = np.unique(patients.to_numpy(), return_inverse=True)
         shared = (np.searchsorted(names, equal[who]) for who in ("patient_id", "its_patient"))
         graph = coo_matrix((np.ones(len(equal)), tuple(shared)), (len(names),) * 2)

@@ -14,6 +14,7 @@ import numpy as np
 LEADS = ("I", "II", "III", "aVR", "aVL", "aVF", "V1", "V2", "V3", "V4", "V5", "V6")
 INDEPENDENT_LEADS = ("I", "II", "V1", "V2", "V3", "V4", "V5", "V6")
 
+CHUNK = 256  # ECGs that are checked at a time, in the cache of the processor
 FRANK = ("VX", "VY", "VZ")  # orthogonal leads, recorded beside the standard ones
 
 _PREFIX = re.compile(r"(MDC_ECG_LEAD_|(ECG|EKG|LEAD)[ _-]*)*")
@@ -88,7 +89,11 @@ def einthoven_residual(ecg: np.ndarray) -> np.ndarray:
     Returns:
         (N,) max |lead - lead derived from I and II| / max |limb lead|; 0 for an exact ECG.
     """
-    limb = ecg[:, :6].astype(np.float64)
-    derived = np.matmul(expansion_matrix(LEADS[:6]).astype(np.float64), limb[:, :2])
-    scale = np.abs(limb).max(axis=(1, 2))
-    return np.abs(limb - derived).max(axis=(1, 2)) / np.where(scale > 0, scale, 1.0)
+    residual, expansion = np.empty(len(ecg)), expansion_matrix(LEADS[:6]).astype(np.float64)
+    for start in range(0, len(ecg), CHUNK):
+        limb = ecg[start : start + CHUNK, :6].astype(np.float64)
+        scale = np.abs(limb).max(axis=(1, 2))
+        limb -= np.matmul(expansion, limb[:, :2])
+        error = np.abs(limb).max(axis=(1, 2))
+        residual[start : start + CHUNK] = error / np.where(scale > 0, scale, 1.0)
+    return residual

@@ -41,7 +41,9 @@ def find_qrs(activity: np.ndarray, ecg: np.ndarray, narrowest: float = 0) -> np.
         if len(found) < MIN_BEATS:
             raise BeatError(TOO_FEW)
         width = _widths(ecg, found * ACTIVITY_STEP)
-        other = (width > _WIDEST) & (width > 1.3 * np.quantile(width, 0.25))
+        other = width > _WIDEST
+        if other.any():
+            other &= width > 1.3 * np.quantile(width, 0.25)
         other |= width < narrowest
         if not other.any():
             return found * ACTIVITY_STEP
@@ -69,7 +71,9 @@ def _widths(ecg: np.ndarray, peaks: np.ndarray) -> np.ndarray:
     waves = ecg.take(window, axis=0, mode="clip")  # (N, 80, 8)
     speed = norms(waves[:, 4:] - waves[:, :-4]).max(axis=1) / 8
     width = norms(np.ptp(waves, axis=1)) / np.maximum(speed, 1e-9)
-    width[(window[:, 0] < 0) | (window[:, -1] >= len(ecg))] = np.median(width)
+    cut_off = (window[:, 0] < 0) | (window[:, -1] >= len(ecg))
+    if cut_off.any():
+        width[cut_off] = np.median(width)
     return width
 
 

@@ -46,18 +46,18 @@ def _spikes(ecg: np.ndarray, reach: int) -> np.ndarray:
     The heart vector is at rest, goes far and is back where it was `reach` samples later. No QRS
     complex is so narrow, and no part of one begins from rest.
     """
-    edge = 2 * reach
+    edge, stop = 2 * reach, ecg.shape[1] - 2 * reach
 
-    def apart(first: int, second: int) -> np.ndarray:
-        stop = ecg.shape[1] - edge
-        moved = ecg[:, edge + first : stop + first] - ecg[:, edge + second : stop + second]
+    def apart(samples: int) -> np.ndarray:
+        moved = ecg[:, samples:] - ecg[:, :-samples]
         return np.sqrt(np.einsum("lt,lt->t", moved, moved))
 
-    away = np.minimum(apart(0, -reach), apart(0, reach))
+    step = apart(reach)  # from each sample to the one `reach` later
+    away = np.minimum(step[edge - reach : stop - reach], step[edge:stop])
     spike = away > HEIGHT_MV
     if spike.any():
-        spike &= apart(reach, -reach) < BACK * away
-        spike &= apart(-reach, -edge) < REST * away
+        spike &= apart(edge)[edge - reach : stop - reach] < BACK * away
+        spike &= step[: stop - edge] < REST * away
     return edge + np.flatnonzero(spike)
 
 

@@ -254,10 +254,10 @@ def _filter(strip: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     before = 2 * strip[:, :1] - strip[:, _PAD:0:-1]
     after = 2 * strip[:, -1:] - strip[:, -2 : -2 - (total - samples - _PAD) : -1]
     spectrum = fft.rfft(np.concatenate([before, strip, after], axis=1))
-    frequency, gain, qrs_gain = _response(total)
+    gain, qrs_gain = _response(total)
     spectrum *= gain
     for mains in MAINS:
-        _notch(spectrum, frequency, mains)
+        _notch(spectrum, *_mains(total, mains))
     ecg = fft.irfft(spectrum, total)[:, _PAD : _PAD + samples]
 
     coarse = slice(total // ACTIVITY_STEP // 2 + 1)  # the frequencies that 100 Hz can hold
@@ -267,10 +267,20 @@ def _filter(strip: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 @lru_cache(maxsize=8)
-def _response(total: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Frequencies of a real Fourier transform, gain of the filter, and of the QRS band."""
+def _response(total: int) -> tuple[np.ndarray, np.ndarray]:
+    """Gain of the filter, and of the QRS band, at the frequencies of a real Fourier transform."""
     frequency = fft.rfftfreq(total, 1 / SAMPLING_RATE)
-    return frequency, _gain(frequency, HIGH_PASS, LOW_PASS), _gain(frequency, *QRS_BAND)
+    return _gain(frequency, HIGH_PASS, LOW_PASS), _gain(frequency, *QRS_BAND)
+
+
+@lru_cache(maxsize=16)
+def _mains(total: int, mains: float) -> tuple[slice, np.ndarray, np.ndarray, np.ndarray]:
+    """Frequencies around mains; which of them are mains, and which are not; gain without it."""
+    frequency = fft.rfftfreq(total, 1 / SAMPLING_RATE)
+    near = slice(*np.searchsorted(frequency, [mains - 5, mains + 5]))
+    distance = np.abs(frequency[near] - mains)
+    notch = 1 - np.exp(-((distance / 0.5) ** 2) / 2)
+    return near, distance < 0.5, distance > 1, notch.astype(np.float32)
 
 
 def _gain(frequency: np.ndarray, low: float, high: float) -> np.ndarray:
@@ -280,11 +290,11 @@ def _gain(frequency: np.ndarray, low: float, high: float) -> np.ndarray:
     return (high_pass / (1 + (ratio / high) ** LOW_PASS_SLOPE)).astype(np.float32)
 
 
-def _notch(spectrum: np.ndarray, frequency: np.ndarray, mains: float) -> None:
+def _notch(
+    spectrum: np.ndarray, near: slice, at: np.ndarray, beside: np.ndarray, notch: np.ndarray
+) -> None:
     """Takes mains out of the leads where it stands out by 6 dB; the others keep their QRS whole."""
-    near = slice(*np.searchsorted(frequency, [mains - 5, mains + 5]))
-    distance = np.abs(frequency[near] - mains)
     power = np.abs(spectrum[:, near]) ** 2
-    stands_out = power[:, distance < 0.5].mean(axis=1) > 4 * power[:, distance > 1].mean(axis=1)
-    notch = 1 - np.exp(-((distance / 0.5) ** 2) / 2)
-    spectrum[stands_out, near] *= notch.astype(np.float32)
+    stands_out = power[:, at].mean(axis=1) > 4 * power[:, beside].mean(axis=1)
+    if stands_out.any():
+        spectrum[stands_out, near] *= notch

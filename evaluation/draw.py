@@ -25,13 +25,7 @@ from evaluation.figures.generator import (
     plot_slopes,
     plot_specificity,
 )
-from evaluation.figures.survival import (
-    plot_calibration,
-    plot_kaplan_meier,
-    plot_survival_curves,
-)
 from evaluation.measures.adherence import reference_subject, sweep_values
-from evaluation.measures.survival import risk_groups
 
 if TYPE_CHECKING:
     from vae import VAE
@@ -94,6 +88,13 @@ def draw(
 
 def draw_risk(model: VAE, split: Split, survival: dict[str, float]) -> dict[str, Figure]:
     """Kaplan-Meier by risk, calibration, survival curves, and the beat along the risk direction."""
+    from evaluation.figures.survival import (  # here: lifelines takes a second to import
+        plot_calibration,
+        plot_kaplan_meier,
+        plot_survival_curves,
+    )
+    from evaluation.measures.survival import risk_groups
+
     test, subjects = split.test, split.test.subjects
     time, event = subjects["time"].to_numpy(), subjects["event"].to_numpy()
     log_hazard = model.predict_log_hazard(test.ecg, subjects)

@@ -35,13 +35,14 @@ from evaluation.measures.realism import realism_metrics
 from evaluation.measures.reconstruction import reconstruction_metrics
 from evaluation.measures.regressor import ConditionRegressor, recovery_metrics, training_rows
 from evaluation.measures.statistics import bootstrap_means, with_interval
-from evaluation.measures.survival import SurvivalSplit, survival_metrics
 from evaluation.measures.utility import utility_metrics
 
 if TYPE_CHECKING:
+    from evaluation.measures.survival import SurvivalSplit
     from vae import VAE
 
 PARTS = 7  # that `evaluate` begins
+KEPT = 5000  # reconstructions in memory: 96 MB
 # What is used of larger splits: time and memory of the figures below do not grow beyond.
 PCA_RECORDINGS = 50_000  # training; the baseline is then 0.02% of its error from all of them
 COX_RECORDINGS = 50_000  # training, of the regressions that a head is compared with
@@ -69,9 +70,9 @@ def evaluate(
             bar.set_postfix_str(part)
             bar.update()
 
-        metrics = measured(model, split, settings, posterior, begin)
-        begin("figures")
         reconstruction = Reconstruction(model, posterior[0], split.test.subjects)
+        metrics = measured(model, split, settings, posterior, reconstruction, begin)
+        begin("figures")
         drawn = draw(model, split, metrics, reconstruction, posterior, settings, history)
         if "survival" in metrics:
             drawn |= draw_risk(model, _followed(split), metrics["survival"])
@@ -85,6 +86,7 @@ def measured(
     split: Split,
     settings: EvaluationConfig,
     posterior: tuple[np.ndarray, np.ndarray],
+    reconstruction: Reconstruction,
     begin: Callable[[str], object] = str,
 ) -> dict[str, dict]:
     """The numbers of `evaluate`.
@@ -94,6 +96,7 @@ def measured(
         split: likewise.
         settings: likewise.
         posterior: mean and log variance (N, Z) of the test split.
+        reconstruction: of the test split.
         begin: told of each part as it begins.
     """
     begin("reconstruction")
@@ -104,7 +107,7 @@ def measured(
     metrics = {
         "reconstruction": reconstruction_metrics(
             test.ecg,
-            Reconstruction(model, mean, test.subjects),
+            reconstruction,
             _some(split.train, PCA_RECORDINGS).ecg,
             patients,
             model.latent_space_dim,
@@ -123,11 +126,13 @@ def measured(
             draws=settings.bootstrap,
         )
         | noise_metrics(model, bound, patients, settings),
-        **_generator_metrics(model, split, mean, settings, begin),
+        **_generator_metrics(model, split, mean, reconstruction, settings, begin),
     }
     begin("outcomes")
     task = getattr(model, "task", None)
     if kind_of(task) == "survival":
+        from evaluation.measures.survival import survival_metrics  # here: it imports lifelines
+
         followed = _followed(split)
         metrics["survival"] = survival_metrics(
             _survival(model, followed.train),
@@ -166,14 +171,22 @@ def noise_metrics(
 
 
 class Reconstruction:
-    """What a model gives back of N recordings, decoded when asked for: 75,000 would take 1.4 GB."""
+    """What a model gives back of N recordings.
+
+    Decoded once if these are few, else each time rows are asked for: 75,000 would take 1.4 GB.
+    """
 
     def __init__(self, model: VAE, latent: np.ndarray, subjects: pd.DataFrame) -> None:
         self.model, self.latent, self.subjects = model, latent, subjects
         self.shape = (len(latent), *model.ecg_shape)
+        self._whole: np.ndarray | None = None
 
     def __getitem__(self, rows: slice | np.ndarray) -> np.ndarray:
-        return self.model.decode(self.latent[rows], self.subjects.iloc[rows])
+        if len(self.latent) > KEPT:
+            return self.model.decode(self.latent[rows], self.subjects.iloc[rows])
+        if self._whole is None:
+            self._whole = self.model.decode(self.latent, self.subjects)
+        return self._whole[rows]
 
 
 def _some(part: Cohort, most: int | None = None) -> Cohort:
@@ -186,6 +199,7 @@ def _generator_metrics(
     model: VAE,
     split: Split,
     mean: np.ndarray,
+    reconstruction: Reconstruction,
     settings: EvaluationConfig,
     begin: Callable[[str], object],
 ) -> dict[str, dict]:
@@ -198,29 +212,28 @@ def _generator_metrics(
     schema, draws, seed = model.schema, settings.bootstrap, settings.seed
     train, validation = _some(split.train), _some(split.validation)
     rows = training_rows(len(split.test))
-    test, mean = split.test.take(rows), mean[rows]
+    test, mean = _some(split.test), mean[rows]
+    if len(test) < len(split.test):
+        reconstruction = Reconstruction(model, mean, test.subjects)
     patients = test.subjects["patient_id"].to_numpy()
     copies = -(-GENERATED // len(test))  # of few test subjects several, so that chance shows less
     for_test = generate_like(model, test.subjects, copies, seed)
-    for_train = generate_like(model, train.subjects, 1, seed + 1)
 
     adherence = condition_effects(model, train.subjects, settings.generated, seed)
+    features = None
     if tuple(model.leads) == LEADS:
-        real = measure(test.ecg, **test.timing, unit=test.unit)
-        slopes, of_real_slopes = slope_metrics(
-            schema,
-            test.subjects,
-            real,
+        real, made, of_train = features = (
+            measure(test.ecg, **test.timing, unit=test.unit),
             measure(for_test, **model.timing, unit=model.unit),
-            references_of(split),
-            seed,
+            measure(train.ecg, **train.timing, unit=train.unit),
         )
+        references = references_of(split, of_train, train.subjects)
+        slopes, of_real_slopes = slope_metrics(schema, test.subjects, real, made, references, seed)
         adherence |= slopes | specificity_metrics(
             model, test.subjects, train.subjects, mean, real, of_real_slopes
         )
     begin("conditions read back")
     of_real = ConditionRegressor(schema, train.ecg, train.subjects, validation)
-    of_generated = ConditionRegressor(schema, for_train, train.subjects, validation)
     adherence |= recovery_metrics(schema, of_real, test, for_test, seed, draws)
     begin("realism")
     realism = realism_metrics(
@@ -232,9 +245,12 @@ def _generator_metrics(
         leads=test.leads,
         **test.timing,
         unit=test.unit,
+        features=features,
     )
-    del for_test  # 190 MB of 10,000; what follows needs as much twice
+    del for_test  # 190 MB of 10,000; what follows needs as much
     begin("privacy")
+    for_train = generate_like(model, train.subjects, 1, seed + 1)
+    of_generated = ConditionRegressor(schema, for_train, train.subjects, validation)
     return {
         "realism": realism,
         "adherence": adherence,
@@ -247,8 +263,8 @@ def _generator_metrics(
             train_patients=train.subjects["patient_id"],
             holdout_patients=patients,
             reconstructions=(
-                model.reconstruct(train.ecg, train.subjects),
-                model.decode(mean, test.subjects),
+                Reconstruction(model, model.encode(train.ecg, train.subjects)[0], train.subjects),
+                reconstruction,
             ),
             draws=draws,
         ),
@@ -257,6 +273,8 @@ def _generator_metrics(
 
 def _survival(model: VAE, part: Cohort) -> SurvivalSplit:
     """A split as the survival metrics read it."""
+    from evaluation.measures.survival import SurvivalSplit
+
     subjects = part.subjects
     return SurvivalSplit(
         conditions=subjects[list(model.schema.names)],

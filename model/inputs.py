@@ -5,7 +5,11 @@ Dims: N subjects, B batch, L leads, T samples, C conditions as encoded, Z latent
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import islice
 
 import keras
 import numpy as np
@@ -16,8 +20,10 @@ from data.conditions import ConditionSchema, finite_numbers
 from data.rows import Rows, chunks, stored
 from data.units import MV, UNITS
 from model.network import ModelError
+from model.replicas import replicas
 
 PREDICT_BATCH = 512
+THREADS = min(4, os.cpu_count() or 1)  # each holds a batch and what is made of it, 50 MB
 TYPICAL = 2.0  # mV from peak to peak; a resting ECG has 0.2 to 10 in its largest lead
 # ECGs this many times larger or smaller than the model's are in another unit: the units in use are
 # 1000 apart, and this is half of that on a logarithmic scale.
@@ -178,7 +184,8 @@ class InBatches:
     Args:
         function: from tensors (B, ...) to a list of tensors (B, ...).
         compile: with XLA where there are several batches: in a fifth of a second, and then twice as
-            fast as one operation at a time.
+            fast as one operation at a time. XLA runs a batch on one core, so that several are under
+            way at a time.
     """
 
     def __init__(self, function: Callable, compile: bool = True) -> None:
@@ -189,13 +196,31 @@ class InBatches:
         function, filled = self._function, self._compile and len(parts[0]) > PREDICT_BATCH
         if filled:
             function = self._compiled = self._compiled or compiled(function)
-        for start in range(0, len(parts[0]), PREDICT_BATCH):
+
+        def run(start: int) -> tuple[slice, list[np.ndarray]]:
             batch = [np.asarray(part[start : start + PREDICT_BATCH], np.float32) for part in parts]
             n = len(batch[0])
             if filled and n < PREDICT_BATCH:  # another shape would be compiled anew
                 batch = [np.resize(part, (PREDICT_BATCH, *part.shape[1:])) for part in batch]
             outputs = function(*map(ops.convert_to_tensor, batch))
-            yield slice(start, start + n), [ops.convert_to_numpy(one)[:n] for one in outputs]
+            return slice(start, start + n), [ops.convert_to_numpy(one)[:n] for one in outputs]
+
+        starts = iter(range(0, len(parts[0]), PREDICT_BATCH))
+        yield from map(run, islice(starts, 1))  # by itself: it may have to be compiled
+        alone = keras.backend.backend() == "tensorflow" and replicas() == 1
+        yield from in_threads(run, starts) if filled and alone else map(run, starts)
+
+
+def in_threads(function: Callable, items: Iterable) -> Iterator:
+    """As map, with `THREADS` items under way at a time, and as many results waiting at most."""
+    waiting: deque[Future] = deque()
+    with ThreadPoolExecutor(THREADS) as threads:
+        for item in items:
+            waiting.append(threads.submit(function, item))
+            if len(waiting) > THREADS:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
 
 
 def compiled(function: Callable) -> Callable:

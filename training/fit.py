@@ -16,7 +16,6 @@ from pathlib import Path
 import keras
 import numpy as np
 import pandas as pd
-from lifelines.utils import concordance_index
 
 from config import Config, TrainingConfig
 from data.tasks import kind_of
@@ -90,6 +89,8 @@ class FullSplit(keras.callbacks.Callback):
         if kind_of(self.model.task) != "survival":
             logs["val_objective"] += weight * logs["val_task_loss"]
             return
+        from lifelines.utils import concordance_index  # here: it takes a second, few runs need it
+
         time, event = self.samples.target.T
         log_hazard = self.model.predict_log_hazard(self.samples.ecg, self.samples.conditions)
         if not np.isfinite(log_hazard).all():

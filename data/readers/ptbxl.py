@@ -20,7 +20,7 @@ from data.cohort import Cohort, CohortError
 from data.outcomes import numbers, read_table
 from data.readers.person import HEIGHT_CM, WEIGHT_KG
 from data.readers.prepare import Check, prepare
-from data.readers.wfdb16 import Signals, as_written, check_rate, read_format_16
+from data.readers.wfdb16 import Signals, as_written, check_rate, read_16_bit
 from data.strips import plain_unit
 
 COLUMNS = (
@@ -124,7 +124,7 @@ class WfdbReader:
         if PurePath(name).is_absolute() or ".." in PurePath(name).parts or "://" in name:
             raise BeatError("file name leads out of the data folder")
         path = Path(self.root) / name
-        values, sampling_rate, units, leads = read_format_16(path) or _read_any_format(path)
+        values, sampling_rate, units, leads = read_16_bit(path) or _read_any_format(path)
         factors = [_MILLIVOLTS.get(plain_unit(unit)) for unit in units]
         if None in factors:
             raise BeatError(f"unknown unit {units[factors.index(None)]!r}")

@@ -19,7 +19,6 @@ import pandas as pd
 from data.cohort import LEADS
 from data.conditions import Condition, ConditionSchema
 from evaluation.measures.features import CIRCULAR, FEATURES, measure
-from evaluation.measures.regressor import training_rows
 from evaluation.measures.slopes import (
     Slopes,
     adjusted_slopes,
@@ -141,19 +140,21 @@ def generate_like(model: VAE, subjects: pd.DataFrame, copies: int, seed: int = 0
     return model.generate(copies * len(subjects), seed, **columns)
 
 
-def references_of(split: Split) -> dict[str, tuple[pd.DataFrame, pd.DataFrame]]:
+def references_of(
+    split: Split, features: pd.DataFrame, subjects: pd.DataFrame
+) -> dict[str, tuple[pd.DataFrame, pd.DataFrame]]:
     """What the slopes of generated ECGs are compared with beside the test recordings.
 
     Args:
         split: of the cohort.
+        features: of training recordings.
+        subjects: of these.
 
     Returns:
-        "train": features and subjects of the training recordings (see `training_rows`), which tell
-        what the generator was shown. "true", of a simulated cohort: true features (those in `TRUE`)
-        and subjects of all its recordings.
+        "train": these features and subjects, which tell what the generator was shown. "true", of a
+        simulated cohort: true features (those in `TRUE`) and subjects of all its recordings.
     """
-    train = split.train.take(training_rows(len(split.train)))
-    references = {"train": (measure(train.ecg, **train.timing, unit=train.unit), train.subjects)}
+    references = {"train": (features, subjects)}
     if all(part.truth is not None for part in split):
         truth = pd.concat([part.truth for part in split], ignore_index=True)
         subjects = pd.concat([part.subjects for part in split], ignore_index=True)

@@ -28,6 +28,7 @@ from evaluation.measures.slopes import (
 if TYPE_CHECKING:
     from vae import VAE
 
+SOME = 2048  # ECGs: 40 MB
 STEPS = {"years": 10.0, "kg/m2": 5.0}  # 1 SD of the training subjects in any other unit
 
 
@@ -139,4 +140,13 @@ def _changes(
 
 
 def _features(model: VAE, latent: np.ndarray, subjects: pd.DataFrame) -> pd.DataFrame:
-    return measure(model.decode(latent, subjects), **model.timing, unit=model.unit)[list(SWEPT)]
+    """Features of decoded ECGs, of which some are in memory at a time."""
+    tables = [
+        measure(
+            model.decode(latent[start : start + SOME], subjects.iloc[start : start + SOME]),
+            **model.timing,
+            unit=model.unit,
+        )[list(SWEPT)]
+        for start in range(0, len(latent), SOME)
+    ]
+    return pd.concat(tables, ignore_index=True)

@@ -19,7 +19,7 @@ import numpy as np
 
 from data.cohort import UV_PER_MV
 from data.rows import first_not_finite
-from evaluation.measures.neighbours import nearest, neighbours, paired_distance
+from evaluation.measures.neighbours import Patients, both_ways, neighbours, paired_distance
 from evaluation.measures.statistics import (
     DRAWS,
     bootstrap_weights,
@@ -34,6 +34,7 @@ CONTROL_NOISE_UV = 5.0  # on each sample of a copy: the quietest of median beats
 SMALLEST_UV = 1.0  # closer beats are the same: below the resolution of most recordings
 SPREAD_DRAWS = 200  # where only the spread of the draws is used: known to 5% then
 NEIGHBOURS = 24  # a bootstrap sample lacks all of 24 patients with probability 0.37^24
+FIRST = 6  # of them are looked at first; few need the others
 
 Ids = Sequence[str] | np.ndarray | None
 
@@ -79,7 +80,7 @@ def privacy_metrics(
         train_patients: (N,) patient ids; each recording its own patient where left out.
         holdout_patients: (N_holdout,) patient ids.
         reconstructions: (N, L, T) and (N_holdout, L, T) mV, what the model gives back of `train`
-            and of `holdout`.
+            and of `holdout`; or what gives rows of that, such as `judge.Reconstruction`.
         draws: bootstrap samples of the attacks.
 
     Returns:
@@ -106,14 +107,10 @@ def privacy_metrics(
     noise = rng.standard_normal((len(copied), *train.shape[1:]), np.float32)
     copies = np.asarray(train[copied]) + np.float32(CONTROL_NOISE_UV / UV_PER_MV) * noise
 
-    metrics = _ratio(train, holdout, generated, copies, of_train, of_holdout, rng, draws)
+    metrics, closest = _ratio(train, holdout, generated, copies, of_train, of_holdout, rng, draws)
     metrics |= _membership(
-        *(train, holdout, generated, copies, copied, of_train, of_holdout),
-        *(reconstructions, seed, draws),
+        *(train, holdout, closest, copied, of_train, of_holdout, reconstructions, seed, draws)
     )
-    real = nearest(holdout, train)
-    metrics["nearest_train_uv_real"] = float(np.median(real))
-    metrics["nearest_train_uv_p5_real"] = float(np.percentile(real, 5))
     metrics |= {"members": len(train), "non_members": len(holdout), "generated": len(generated)}
     return metrics
 
@@ -127,35 +124,42 @@ def _ratio(
     of_holdout: np.ndarray,
     rng: np.random.Generator,
     draws: int,
-) -> dict[str, float]:
-    """`nearest_train_uv`, its 5th percentile, and the ratio with interval and control."""
+) -> tuple[dict[str, float], np.ndarray]:
+    """`nearest_train_uv`, its 5th percentile, and the ratio with interval and control.
+
+    Besides, (3, N + N_holdout) distances of the real beats to the nearest of the generated ones
+    that the control replaces, of the others, and of the copies.
+    """
     size = min(len(np.unique(of_train)), len(np.unique(of_holdout)))
     draws, count = min(draws, SPREAD_DRAWS), len(generated)
     drawn = rng.multinomial(count, np.full(count, 1 / count), draws) / count  # generated beats
+    sets = generated[: len(copies)], generated[len(copies) :], copies
     value, control, samples = 0.0, 0.0, np.zeros(draws)
-    closest = np.full(count, np.inf)
+    to_train, to_sets = np.full(count, np.inf), []
     for sign, ecg, patients in ((1, train, of_train), (-1, holdout, of_holdout)):
         groups = _groups(patients, size, rng)
         weight = sign / sum(full for _, full in groups)
-        for rows, full in groups:
-            part, of = np.asarray(ecg[rows]), patients[rows]
-            distances, ids = neighbours(generated, part, NEIGHBOURS, of)
+        among = [Patients(patients, rows) for rows, _ in groups]
+        found = [both_ways(part, ecg, among, NEIGHBOURS) for part in sets]
+        to_sets.append([closest for _, closest in found])
+        for (rows, full), *near in zip(groups, *(near for near, _ in found), strict=True):
+            distances, ids = map(np.concatenate, zip(*near[:2], strict=True))
             if sign > 0:
-                closest = np.minimum(closest, distances[:, 0])
+                to_train = np.minimum(to_train, distances[:, 0])
             if not full:
                 continue
-            logs = _logs(distances)
+            logs, of_copies = _logs(distances), _logs(near[2][0][:, 0])
             value += weight * logs[:, 0].mean()
-            planted = np.concatenate([_logs(nearest(copies, part)), logs[len(copies) :, 0]])
-            control += weight * planted.mean()
-            samples += weight * _redrawn(logs, ids, of, drawn, int(rng.integers(2**32)))
+            control += weight * np.concatenate([of_copies, logs[len(copies) :, 0]]).mean()
+            draw = int(rng.integers(2**32))
+            samples += weight * _redrawn(logs, ids, patients[rows], drawn, draw)
     half = 1.96 * samples.std()
     return {
-        "nearest_train_uv": float(np.median(closest)),
-        "nearest_train_uv_p5": float(np.percentile(closest, 5)),
+        "nearest_train_uv": float(np.median(to_train)),
+        "nearest_train_uv_p5": float(np.percentile(to_train, 5)),
         **with_ends("nearest_ratio", *np.exp([value, value - half, value + half])),
         "nearest_ratio_control": float(np.exp(control)),
-    }
+    }, np.concatenate(to_sets, axis=1)
 
 
 def _groups(
@@ -187,15 +191,14 @@ def _redrawn(
     samples = []
     for weights in bootstrap_weights(names, seed, len(drawn)):
         for there, of_beats in zip(weights > 0, drawn[len(samples) :], strict=False):
-            samples.append(of_beats @ _first(logs, there[position]))
+            samples.append(of_beats @ _first(logs, position, there))
     return np.array(samples)
 
 
 def _membership(
     train: np.ndarray,
     holdout: np.ndarray,
-    generated: np.ndarray,
-    copies: np.ndarray,
+    closest: np.ndarray,
     copied: np.ndarray,
     of_train: np.ndarray,
     of_holdout: np.ndarray,
@@ -203,13 +206,10 @@ def _membership(
     seed: int,
     draws: int,
 ) -> dict[str, float]:
-    """AUCs of the attacks."""
+    """AUCs of the attacks, and `nearest_train_uv_real` with its 5th percentile."""
     member = np.repeat([True, False], [len(train), len(holdout)])
     patients = np.concatenate([of_train, of_holdout])
-    # What is replaced in the control comes first: its distances are then taken once.
-    replaced, kept = generated[: len(copies)], generated[len(copies) :]
-    to_kept = np.concatenate([nearest(train, kept), nearest(holdout, kept)])
-    to_replaced = np.concatenate([nearest(train, replaced), nearest(holdout, replaced)])
+    to_replaced, to_kept, to_copies = closest
     distance = np.minimum(to_kept, to_replaced)
     drawn = weightings(patients, seed, draws)
     aucs = np.concatenate([weighted_auc(weights, -distance, member) for weights in drawn])
@@ -219,14 +219,11 @@ def _membership(
     # more to choose from, one is hidden from each member too.
     names = np.unique(of_holdout)
     hidden = names[np.arange(len(train)) % len(names)]
-    typical, ids = (
-        np.concatenate(part)
-        for part in zip(
-            neighbours(train, holdout, NEIGHBOURS, of_holdout, hidden),
-            neighbours(holdout, holdout, NEIGHBOURS, of_holdout, of_holdout),
-            strict=True,
-        )
-    )
+    [of_members], real = both_ways(train, holdout, [Patients(of_holdout)], NEIGHBOURS, hidden)
+    metrics["nearest_train_uv_real"] = float(np.median(real))
+    metrics["nearest_train_uv_p5_real"] = float(np.percentile(real, 5))
+    of_others = neighbours(holdout, holdout, NEIGHBOURS, of_holdout, of_holdout)
+    typical, ids = map(np.concatenate, zip(of_members, of_others, strict=True))
     attacks = {"membership_auc_calibrated": distance}
     if reconstructions is not None:
         pairs = zip((train, holdout), reconstructions, strict=True)
@@ -236,8 +233,7 @@ def _membership(
         metrics |= _calibrated_auc(name, scores, ids, member, patients, seed, draws)
 
     chosen = np.concatenate([copied, np.arange(len(train), len(member))])
-    to_copies = np.concatenate([nearest(train[copied], copies), nearest(holdout, copies)])
-    planted = -np.minimum(to_kept[chosen], to_copies)
+    planted = -np.minimum(to_kept, to_copies)[chosen]
     [control] = weighted_auc(np.ones((1, len(chosen))), planted, member[chosen])
     return metrics | {"membership_auc_control": float(control)}
 
@@ -264,18 +260,22 @@ def _calibrated_auc(
     """
     [auc] = weighted_auc(np.ones((1, len(scores))), scores[:, 0], member)
     row_of = np.unique(patients, return_index=True)[1]  # patients are numbered 0, 1, ...
-    samples = []
+    position, samples = row_of[ids], []
     for chunk in bootstrap_weights(patients, seed, min(draws, SPREAD_DRAWS)):
         for weights in chunk:
-            score = _first(scores, (weights > 0)[row_of[ids]])
+            score = _first(scores, position, weights > 0)
             samples += list(weighted_auc(weights[None], score, member))
     half = 1.96 * np.nanstd(samples)
     return with_ends(name, auc, max(auc - half, 0), min(auc + half, 1))
 
 
-def _first(values: np.ndarray, there: np.ndarray) -> np.ndarray:
-    """The first of (N, K) values where (N, K) `there` is true: -> (N,)."""
-    return values[np.arange(len(values)), there.argmax(axis=1)]
+def _first(values: np.ndarray, position: np.ndarray, there: np.ndarray) -> np.ndarray:
+    """The first of (N, K) values whose position (N, K) is `there`, or else the first: -> (N,)."""
+    seen, rows = there[position[:, :FIRST]], np.arange(len(values))
+    index = seen.argmax(axis=1)
+    rare = np.flatnonzero(~seen[rows, index])
+    index[rare] = there[position[rare]].argmax(axis=1)
+    return values[rows, index]
 
 
 def _logs(distances: np.ndarray) -> np.ndarray:

@@ -18,22 +18,21 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
-from scipy.stats import wasserstein_distance
 
 from data.cohort import LEADS, QRS_SAMPLE, SAMPLING_RATE, einthoven_residual
 from data.leads import independent_among
-from data.rows import first_not_finite
+from data.rows import chunks, first_not_finite
 from data.units import MV
 from evaluation.measures.features import CIRCULAR, measure, short_way
-from evaluation.measures.statistics import random_half, with_ends
-from evaluation.measures.two_samples import (
-    Distances,
-    frechet_distance,
-    mmd2_of,
-    nearest_neighbours_of,
-    squared_distances,
-    swap_test,
+from evaluation.measures.halves import (
+    correlation_errors,
+    frechet_of_halves,
+    mmd2_of_halves,
+    neighbours_of_halves,
+    wasserstein_of_halves,
 )
+from evaluation.measures.statistics import random_half, with_ends
+from evaluation.measures.two_samples import squared_distances, swap_test
 
 DRAWS = 200  # random halves: the 2.5% points then rest on 5 of them
 FEWEST_PATIENTS = 20  # halves of 10, above k neighbours
@@ -70,6 +69,7 @@ def realism_metrics(
     sampling_rate: float = SAMPLING_RATE,
     qrs_sample: int = QRS_SAMPLE,
     unit: str = MV,
+    features: Sequence[pd.DataFrame] | None = None,
 ) -> dict[str, float]:
     """Compares generated with real test ECGs, beside real with real ones.
 
@@ -95,6 +95,8 @@ def realism_metrics(
         sampling_rate: Hz.
         qrs_sample: sample on which the QRS complex is centred.
         unit: of the ECGs; see `data.units`.
+        features: of `real`, `generated` and `train`, as from `features.measure`; measured here
+            where left out.
 
     Returns:
         Flat name -> number. With `_low`, `_high` and a null: `mmd2` (unbiased, Gaussian kernel,
@@ -120,18 +122,26 @@ def realism_metrics(
     _check(real, generated, train, patients, leads)
     rng = np.random.default_rng(seed)
     rows = _some(len(real), rng)
-    train = np.asarray(train[_some(len(train), np.random.default_rng(0))], np.float32)
+    train_rows = _some(len(train), np.random.default_rng(0))
+    train = np.asarray(train[train_rows], np.float32)
     copies = min(len(generated) // len(real), max(1, POOLED_BEATS // len(rows) - 1))
-    made = (generated[copy * len(real) + rows] for copy in range(copies))
-    pool = np.concatenate([np.asarray(part, np.float32) for part in (real[rows], *made)])
+    made_rows = np.concatenate([copy * len(real) + rows for copy in range(copies)])
+    pool = np.concatenate([real[rows], generated[made_rows]], dtype=np.float32)
     _, patient_of = np.unique(np.asarray(patients)[rows], return_inverse=True)
 
     metrics = {"recordings": len(rows), "patients": int(patient_of.max()) + 1}
-    features = None
+    standardised = None
     if leads == LEADS:
-        recorded = {"sampling_rate": sampling_rate, "qrs_sample": qrs_sample, "unit": unit}
-        table = measure(pool, **recorded)
-        features = _standardised(table, measure(train, **recorded))
+        if features is None:
+            recorded = {"sampling_rate": sampling_rate, "qrs_sample": qrs_sample, "unit": unit}
+            table, of_train = measure(pool, **recorded), measure(train, **recorded)
+        else:
+            of_real, of_made, of_train = (
+                part.iloc[part_rows]
+                for part, part_rows in zip(features, (rows, made_rows, train_rows), strict=True)
+            )
+            table = pd.concat([of_real, of_made], ignore_index=True)
+        standardised = _standardised(table, of_train)
         metrics |= _impossible(pool, table, len(rows))
     if metrics["patients"] < FEWEST_PATIENTS:
         return metrics
@@ -141,20 +151,15 @@ def realism_metrics(
     first = squared[: 2 * len(rows), : 2 * len(rows)]
     metrics["mmd2_all"], metrics["mmd2_p_value"] = swap_test(first, bandwidth, patient_of, rng)
     correlations = lead_correlations(pool, leads)
-    found: dict[str, list[float]] = {}
-    for number in range(draws):
-        first_half, copy = random_half(patient_of, rng), 1 + number % copies
-        half, other = np.flatnonzero(first_half), np.flatnonzero(~first_half)
-        for suffix, compared in (("", copy * len(rows) + other), ("_null", other)):
-            values = _figures(squared, half, compared, bandwidth)
-            if correlations.shape[1]:
-                means = (correlations[rows].mean(axis=0) for rows in (half, compared))
-                values["lead_correlation_error"] = float(np.abs(np.subtract(*means)).mean())
-            if features is not None:
-                values |= _feature_figures(features.iloc[half], features.iloc[compared])
-            for name, value in values.items():
-                found.setdefault(f"{name}{suffix}", []).append(value)
-    return metrics | _over_halves(found)
+    halves = np.stack([random_half(patient_of, rng) for _ in range(draws)])
+    for suffix, sample in (("", 1 + np.arange(draws) % copies), ("_null", np.zeros(draws, int))):
+        found = _figures(squared, halves, sample, bandwidth)
+        if correlations.shape[1]:
+            found["lead_correlation_error"] = correlation_errors(correlations, halves, sample)
+        if standardised is not None:
+            found |= _feature_figures(standardised, halves, sample)
+        metrics |= _over_halves({f"{name}{suffix}": values for name, values in found.items()})
+    return metrics
 
 
 # ---- the figures ---------------------------------------------------------------------------------
@@ -167,13 +172,14 @@ def median_distance(beats: np.ndarray) -> float:
         RealismError: it is 0, or there is no pair.
     """
     squared = squared_distances(beats)
-    pairs = squared[np.triu_indices(len(squared), 1)]
-    if not pairs.any() or np.median(pairs) == 0:
+    pairs = squared[np.tri(len(squared), k=-1, dtype=bool)]
+    median = np.median(pairs) if len(pairs) else 0
+    if median == 0:
         raise RealismError(
             f"Expected training ECGs that differ from each other. Received: {len(beats)} with a "
             "median distance of 0. Check the training split."
         )
-    return float(np.sqrt(np.median(pairs)))
+    return float(np.sqrt(median))
 
 
 def lead_correlations(ecg: np.ndarray, leads: Sequence[str] = LEADS) -> np.ndarray:
@@ -190,13 +196,18 @@ def lead_correlations(ecg: np.ndarray, leads: Sequence[str] = LEADS) -> np.ndarr
         (N, pairs); 0 where a lead is flat.
     """
     independent = [list(leads).index(lead) for lead in independent_among(leads)]
-    ecg = np.asarray(ecg, np.float32)[:, independent]
-    ecg = ecg - ecg.mean(axis=2, keepdims=True)
-    length = np.linalg.norm(ecg, axis=2, keepdims=True)
-    # Rounding leaves a flat lead with up to 1e-6 mV in each sample, which is no signal.
-    ecg = np.where(length > 1e-6 * np.sqrt(ecg.shape[2]), ecg, 0) / np.maximum(length, 1e-12)
     first, second = np.triu_indices(len(independent), 1)
-    return (ecg @ ecg.transpose(0, 2, 1))[:, first, second].astype(np.float64)
+    found = np.empty((len(ecg), len(first)))
+    for start, part in chunks(ecg, 512):
+        part = part.astype(np.float32, copy=False)[:, independent]
+        part -= part.mean(axis=2, keepdims=True)
+        length = np.linalg.norm(part, axis=2, keepdims=True)
+        # Rounding leaves a flat lead with up to 1e-6 mV in each sample, which is no signal.
+        part = np.where(length > 1e-6 * np.sqrt(part.shape[2]), part, 0)
+        part /= np.maximum(length, 1e-12)
+        products = (part @ part.transpose(0, 2, 1))[:, first, second]
+        found[start : start + len(part)] = products
+    return found
 
 
 # ---- how they are put together -------------------------------------------------------------------
@@ -220,14 +231,11 @@ def _impossible(pool: np.ndarray, table: pd.DataFrame, n: int) -> dict[str, floa
 
 
 def _figures(
-    squared: np.ndarray, half: np.ndarray, compared: np.ndarray, bandwidth: float
-) -> dict[str, float]:
-    """What rests on the distances between beats, given by row numbers of the pool."""
-    distances = Distances.among(squared, half, compared)
-    return {
-        "mmd2": mmd2_of(distances, bandwidth),
-        **nearest_neighbours_of(distances)._asdict(),
-    }
+    squared: np.ndarray, halves: np.ndarray, sample: np.ndarray, bandwidth: float
+) -> dict[str, np.ndarray]:
+    """What rests on the distances between beats, of each draw; see `halves.py`."""
+    mmd2 = mmd2_of_halves(squared, halves, sample, bandwidth)
+    return {"mmd2": mmd2, **neighbours_of_halves(squared, halves, sample)}
 
 
 def _standardised(table: pd.DataFrame, train: pd.DataFrame) -> pd.DataFrame:
@@ -243,26 +251,25 @@ def _standardised(table: pd.DataFrame, train: pd.DataFrame) -> pd.DataFrame:
     return (table - train.mean()) / scale.where(scale > 0, 1.0)
 
 
-def _feature_figures(x: pd.DataFrame, y: pd.DataFrame) -> dict[str, float]:
-    """Frechet and Wasserstein distances of standardised features, (N, F) and (M, F)."""
-    complete = [part[list(FRECHET_FEATURES)].dropna().to_numpy() for part in (x, y)]
-    enough = min(len(part) for part in complete) >= 2
-    values = {"frechet_distance": frechet_distance(*complete) if enough else np.nan}
-    distances = {}
-    for name in COMPARED_FEATURES:
-        columns = [part[name].to_numpy() for part in (x, y)]
-        known = [column[~np.isnan(column)] for column in columns]
-        enough = min(len(column) for column in known) >= 2
-        distances[name] = wasserstein_distance(*known) if enough else np.nan
-    values["wasserstein"] = float(np.mean(list(distances.values())))
-    return values | {f"wasserstein_{name}": float(distances[name]) for name in PRINCIPAL_FEATURES}
+def _feature_figures(
+    features: pd.DataFrame, halves: np.ndarray, sample: np.ndarray
+) -> dict[str, np.ndarray]:
+    """Frechet and Wasserstein distances of standardised features, of each draw."""
+    complete = features[list(FRECHET_FEATURES)].to_numpy()
+    distances = wasserstein_of_halves(features.to_numpy(), halves, sample)  # (draws, F)
+    values = {
+        "frechet_distance": frechet_of_halves(complete, halves, sample),
+        "wasserstein": distances.mean(axis=1),
+    }
+    named = dict(zip(features, distances.T, strict=True))
+    return values | {f"wasserstein_{name}": named[name] for name in PRINCIPAL_FEATURES}
 
 
-def _over_halves(found: dict[str, list[float]]) -> dict[str, float]:
+def _over_halves(found: dict[str, np.ndarray]) -> dict[str, float]:
     """Mean and percentiles over the halves; halves without a value are left out."""
     metrics = {}
     for name, values in found.items():
-        known = [value for value in values if not np.isnan(value)] or [np.nan]
+        known = values[~np.isnan(values)] if not np.isnan(values).all() else [np.nan]
         metrics |= with_ends(name, np.mean(known), *np.percentile(known, (2.5, 97.5)))
         if name == "mmd2_null":
             metrics["mmd2_null_p95"] = float(np.percentile(known, 95))

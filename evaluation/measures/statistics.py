@@ -101,8 +101,9 @@ def weighted_auc(weights: np.ndarray, score: np.ndarray, positive: np.ndarray) -
     order = np.argsort(score, kind="stable")
     ordered = score[order]  # infinite ones have ties, too, but no differences
     starts = np.flatnonzero(np.append(True, ordered[1:] != ordered[:-1]))  # of each group of ties
-    positives = np.add.reduceat((weights * positive)[:, order], starts, axis=1)
-    negatives = np.add.reduceat((weights * ~positive)[:, order], starts, axis=1)
+    weights, positive = weights[:, order], positive[order]
+    positives = np.add.reduceat(weights * positive, starts, axis=1)
+    negatives = np.add.reduceat(weights * ~positive, starts, axis=1)
     below = np.cumsum(negatives, axis=1, dtype=np.float64) - negatives / 2
     pairs = positives.sum(axis=1) * negatives.sum(axis=1)
     with np.errstate(invalid="ignore"):

@@ -1,7 +1,6 @@
 """Distances between two samples of beats: are they distributed alike?
 
-`realism.py` compares many parts of one pool of beats, so each figure is there twice: of beats, and
-of the squared distances between them.
+`halves.py` has the same figures of many parts of one pool of beats.
 
 Dims: N beats of the first sample, M of the second, P pooled beats, F features.
 """
@@ -15,19 +14,6 @@ import numpy as np
 
 NEIGHBOURS = 5  # k, as in Naeem et al. 2020
 SWAPS = 999  # of the permutation test: the smallest p is 0.001
-
-
-class Distances(NamedTuple):
-    """Squared Euclidean distances of two samples."""
-
-    within_x: np.ndarray  # (N, N)
-    between: np.ndarray  # (N, M)
-    within_y: np.ndarray  # (M, M)
-
-    @classmethod
-    def among(cls, squared: np.ndarray, x: np.ndarray, y: np.ndarray) -> Distances:
-        """Of the beats numbered x (N,) and y (M,), from those of all pairs (P, P)."""
-        return cls(*(squared[np.ix_(rows, others)] for rows, others in ((x, x), (x, y), (y, y))))
 
 
 class Neighbours(NamedTuple):
@@ -68,17 +54,14 @@ def mmd2(x: np.ndarray, y: np.ndarray, bandwidth: float) -> float:
     Returns:
         At most 2; may be below 0.
     """
-    return mmd2_of(_distances(x, y), bandwidth)
+    sums = [gaussian_kernel(part, bandwidth).sum(dtype=np.float64) for part in _distances(x, y)]
+    return float(unbiased_mmd2(*sums, len(x), len(y)))
 
 
-def mmd2_of(distances: Distances, bandwidth: float) -> float:
-    """`mmd2` of samples whose distances are known."""
-    sums = [_kernel(part, bandwidth).sum(dtype=np.float64) for part in distances]
-    n, m = distances.between.shape
+def unbiased_mmd2(within_x, between, within_y, n, m):
+    """MMD^2 from the sums of the kernel within and between samples of n and m beats."""
     # A beat's kernel with itself is 1 and does not count: that is what makes it unbiased.
-    return float(
-        (sums[0] - n) / (n * (n - 1)) + (sums[2] - m) / (m * (m - 1)) - 2 * sums[1] / (n * m)
-    )
+    return (within_x - n) / (n * (n - 1)) + (within_y - m) / (m * (m - 1)) - 2 * between / (n * m)
 
 
 def mmd2_p_value(
@@ -114,7 +97,7 @@ def swap_test(
 ) -> tuple[float, float]:
     """MMD^2 and its p, of (2N, 2N) squared distances of N real beats and their N generated ones."""
     n = len(patient_of)
-    kernel = _kernel(squared, bandwidth)
+    kernel = gaussian_kernel(squared, bandwidth)
     signs = rng.choice(np.array([-1, 1], np.float32), (SWAPS + 1, int(patient_of.max()) + 1))
     signs[0] = 1  # as observed
     signs = np.concatenate([signs[:, patient_of], -signs[:, patient_of]], axis=1)
@@ -142,14 +125,16 @@ def nearest_neighbours(real: np.ndarray, generated: np.ndarray, k: int = NEIGHBO
         generated: (M, ...), more than k of them.
         k: neighbours.
     """
-    return nearest_neighbours_of(_distances(real, generated), k)
-
-
-def nearest_neighbours_of(distances: Distances, k: int = NEIGHBOURS) -> Neighbours:
-    """`nearest_neighbours` of samples whose distances are known."""
-    within_x, between, within_y = distances
+    within_x, between, within_y = _distances(real, generated)
     # A beat is its own nearest neighbour, at place 0.
-    radius_x, radius_y = (np.partition(part, k, axis=1)[:, k] for part in (within_x, within_y))
+    radii = (np.partition(part, k, axis=1)[:, k] for part in (within_x, within_y))
+    return neighbours_of(between, *radii, k)
+
+
+def neighbours_of(
+    between: np.ndarray, radius_x: np.ndarray, radius_y: np.ndarray, k: int
+) -> Neighbours:
+    """`nearest_neighbours` by squared distances (N, M) and the squared radii of the balls."""
     inside_x, inside_y = between <= radius_x[:, None], between <= radius_y
     return Neighbours(
         density=float(inside_x.sum() / (k * len(radius_y))),
@@ -180,10 +165,12 @@ def frechet_distance(x: np.ndarray, y: np.ndarray) -> float:
     return float(max(distance, 0.0))
 
 
-def _kernel(squared: np.ndarray, bandwidth: float) -> np.ndarray:
+def gaussian_kernel(squared: np.ndarray, bandwidth: float) -> np.ndarray:
+    """exp(-d^2 / (2 h^2)) of squared distances."""
     return np.exp(squared * np.float32(-0.5 / bandwidth**2))
 
 
-def _distances(x: np.ndarray, y: np.ndarray) -> Distances:
+def _distances(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Squared distances within x (N, N), between (N, M), and within y (M, M)."""
     squared, n = squared_distances(np.concatenate([x, y])), len(x)
-    return Distances(squared[:n, :n], squared[:n, n:], squared[n:, n:])
+    return squared[:n, :n], squared[:n, n:], squared[n:, n:]

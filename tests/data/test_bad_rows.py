@@ -40,9 +40,9 @@ def folder(written):
 @pytest.fixture
 def opened(monkeypatch):
     """Names of the records that are read."""
-    names, real = [], ptbxl.read_format_16
+    names, real = [], ptbxl.read_16_bit
     monkeypatch.setattr(
-        ptbxl, "read_format_16", lambda path: names.append(int(path.name[:5])) or real(path)
+        ptbxl, "read_16_bit", lambda path: names.append(int(path.name[:5])) or real(path)
     )
     return names
 
@@ -100,7 +100,7 @@ def test_a_mended_table_reads_only_what_was_left_out(folder, tmp_path, opened):
 
 
 def test_a_change_of_the_table_goes_on_with_what_was_interrupted(folder, tmp_path, monkeypatch):
-    real, names = ptbxl.read_format_16, []
+    real, names = ptbxl.read_16_bit, []
 
     def interrupted(path):
         names.append(path.name)
@@ -109,13 +109,13 @@ def test_a_change_of_the_table_goes_on_with_what_was_interrupted(folder, tmp_pat
         return real(path)
 
     with monkeypatch.context() as patch:
-        patch.setattr(ptbxl, "read_format_16", interrupted)
+        patch.setattr(ptbxl, "read_16_bit", interrupted)
         patch.setattr(ptbxl, "prepare", partial(ptbxl.prepare, shard_size=4))
         with pytest.raises(KeyboardInterrupt):
             load_ptbxl(folder, tmp_path, workers=1)
     edit(folder, age={5: "62"})
     names.clear()
-    monkeypatch.setattr(ptbxl, "read_format_16", lambda path: names.append(path.name) or real(path))
+    monkeypatch.setattr(ptbxl, "read_16_bit", lambda path: names.append(path.name) or real(path))
     assert len(load_ptbxl(folder, tmp_path, workers=1)) == N
     assert len(names) == N - 8
 

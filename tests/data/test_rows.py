@@ -1,6 +1,7 @@
 import pickle
 import tracemalloc
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -274,6 +275,25 @@ def test_training_from_disk_is_training_in_memory_bit_for_bit(saved, tmp_path, m
     )
 
 
+@pytest.mark.parametrize(("kept", "decoded"), [(8, [8]), (7, [3, 2])])
+def test_few_reconstructions_are_decoded_once_and_many_when_asked_for(monkeypatch, kept, decoded):
+    monkeypatch.setattr(judge, "KEPT", kept)
+    calls = []
+
+    def decode(z, subjects):
+        calls.append(len(z))
+        return 2 * z + subjects.to_numpy()
+
+    latent, subjects = np.arange(16.0).reshape(8, 2), pd.DataFrame({"age": np.arange(8.0)})
+    model = SimpleNamespace(ecg_shape=(12, 400), decode=decode)
+    found = judge.Reconstruction(model, latent, subjects)
+    assert found.shape == (8, 12, 400)
+    for rows in (slice(2, 5), np.array([7, 0])):
+        expected = 2 * latent[rows] + subjects.iloc[rows].to_numpy()
+        np.testing.assert_array_equal(found[rows], expected)
+    assert calls == decoded
+
+
 @pytest.mark.usefixtures("_all_on_disk")
 def test_reconstructions_are_judged_from_disk_as_in_memory(saved, monkeypatch):
     cohort = Cohort.open(saved)
@@ -286,6 +306,7 @@ def test_reconstructions_are_judged_from_disk_as_in_memory(saved, monkeypatch):
     expected = reconstruction_metrics(test.ecg, whole, in_memory.train.ecg, patients, 3, draws=20)
     monkeypatch.setattr("evaluation.measures.reconstruction.RECORDINGS_PER_CHUNK", 8)
     monkeypatch.setattr(module, "CHUNK", 8)
+    monkeypatch.setattr(judge, "KEPT", 8)
     found = reconstruction_metrics(on_disk.test.ecg, lazy, on_disk.train.ecg, patients, 3, draws=20)
     assert found == pytest.approx(expected, rel=1e-5, abs=1e-6)
     drawn = []

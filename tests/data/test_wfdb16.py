@@ -2,11 +2,12 @@ import re
 
 import numpy as np
 import pytest
+import soundfile
 import wfdb
 
 from data.beats import BeatError
 from data.readers.ptbxl import WfdbReader
-from data.readers.wfdb16 import read_format_16
+from data.readers.wfdb16 import read_16_bit
 from tests.places import SHARED
 
 REAL = SHARED / "ptbxl"
@@ -37,7 +38,7 @@ def edit(record, old, new, count=-1):
 
 
 def assert_same_as_wfdb(record):
-    found = read_format_16(record)
+    found = read_16_bit(record)
     expected = wfdb.rdrecord(str(record), return_res=32)
     assert found.values.dtype == expected.p_signal.dtype
     np.testing.assert_array_equal(found.values, expected.p_signal.T)  # NaN equals NaN
@@ -51,7 +52,7 @@ def assert_same_as_wfdb(record):
 def test_values_are_those_of_the_wfdb_package_to_the_last_bit(tmp_path, calibrations, seed):
     record = write(tmp_path, calibrations, samples=2000, seed=seed)
     assert_same_as_wfdb(record)
-    assert np.isnan(read_format_16(record).values[0, 3])
+    assert np.isnan(read_16_bit(record).values[0, 3])
 
 
 @pytest.mark.parametrize(
@@ -78,14 +79,14 @@ def test_signals_behind_a_header_without_baselines_are_those_of_the_wfdb_package
     edit(record, "dat 16 ", "dat 16+24 ")
     edit(record, "/mV 16 0 ", "/mV 16 7 ")
     edit(record, "500 100\n", "500 100 05-Feb-2020 11:39:16\n")
-    found = read_format_16(record)
+    found = read_16_bit(record)
     edit(record, " 05-Feb-2020 11:39:16", "")  # the package takes it for something else
     np.testing.assert_array_equal(
         found.values, wfdb.rdrecord(str(record), return_res=32).p_signal.T
     )
     signals.write_bytes(signals.read_bytes()[:-2] + b"zz")
     with pytest.raises(BeatError, match="checksum"):
-        read_format_16(record)
+        read_16_bit(record)
 
 
 @pytest.mark.parametrize(
@@ -116,16 +117,16 @@ def test_signals_behind_a_header_without_baselines_are_those_of_the_wfdb_package
 def test_any_other_record_is_left_to_the_wfdb_package(tmp_path, old, new):
     record = write(tmp_path)
     edit(record, old, new, count=1)
-    assert read_format_16(record) is None
+    assert read_16_bit(record) is None
 
 
 def test_an_empty_header_is_left_to_the_wfdb_package(tmp_path):
     record = write(tmp_path)
     record.with_suffix(".hea").write_text("# nothing\n")
-    assert read_format_16(record) is None
+    assert read_16_bit(record) is None
 
 
-@pytest.mark.parametrize("fmt", ["212", "16", "24"])
+@pytest.mark.parametrize("fmt", ["212", "16", "24", "516"])
 def test_the_reader_gives_the_same_strip_whatever_the_format(tmp_path, fmt):
     digital = np.random.default_rng(0).integers(-2000, 2000, (100, 2))
     wfdb.wrsamp(
@@ -144,7 +145,49 @@ def test_the_reader_gives_the_same_strip_whatever_the_format(tmp_path, fmt):
     np.testing.assert_allclose(strip.ecg, expected, rtol=1e-6)
     assert strip.sampling_rate == 500
     assert list(strip.leads) == ["I", "II"]
-    assert (read_format_16(tmp_path / "r") is not None) == (fmt == "16")
+    assert (read_16_bit(tmp_path / "r") is not None) == (fmt in ("16", "516"))
+
+
+def in_flac(folder, subtype="PCM_16"):
+    """A record of five signals in two files; the path without extension."""
+    digital = np.random.default_rng(0).integers(-2000, 2000, (200, 5)).astype(np.int16)
+    digital[3, 0] = -32768  # missing
+    lines = ["f 5 500 200"]
+    for file, signals in (("f_1.dat", range(3)), ("f_2.dat", range(3, 5))):
+        part = digital[:, list(signals)]
+        soundfile.write(folder / file, part, 500, format="FLAC", subtype=subtype)
+        sums = part.astype(int).sum(axis=0) % 65536
+        for signal, first, checksum in zip(signals, part[0], sums, strict=True):
+            lines.append(f"{file} 516 200.0(10)/mV 16 0 {first} {checksum} 0 lead {signal}")
+    (folder / "f.hea").write_text("\n".join(lines) + "\n")
+    return folder / "f"
+
+
+def test_flac_files_are_read_as_the_wfdb_package_reads_them(tmp_path):
+    record = in_flac(tmp_path)
+    assert_same_as_wfdb(record)
+    assert np.isnan(read_16_bit(record).values[0, 3])
+    checksum = record.with_suffix(".hea").read_text().split()[-4]
+    edit(record, f" {checksum} 0 lead 4", " 1 0 lead 4")
+    with pytest.raises(BeatError, match="lead lead 4 contradicts its checksum"):
+        read_16_bit(record)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [("500 200", "500 199"), ("f_2.dat", "f_1.dat"), ("f_2.dat", "none.dat"), (" 516 ", " 516+8 ")],
+)
+def test_any_other_flac_record_is_left_to_the_wfdb_package(tmp_path, old, new):
+    record = in_flac(tmp_path)
+    edit(record, old, new)
+    assert read_16_bit(record) is None
+
+
+def test_flac_of_other_samples_or_none_is_left_to_the_wfdb_package(tmp_path):
+    record = in_flac(tmp_path, "PCM_S8")
+    assert read_16_bit(record) is None
+    (tmp_path / "f_1.dat").write_bytes(b"fLaC and nothing more")
+    assert read_16_bit(record) is None
 
 
 def test_samples_that_contradict_their_checksum_are_refused(tmp_path):
@@ -153,7 +196,7 @@ def test_samples_that_contradict_their_checksum_are_refused(tmp_path):
     samples[5 * 60 + 2] += 1
     samples.tofile(record.with_suffix(".dat"))
     with pytest.raises(BeatError, match="lead lead 2 contradicts its checksum"):
-        read_format_16(record)
+        read_16_bit(record)
 
 
 def test_checksums_that_were_never_calculated_are_not_compared(tmp_path):
@@ -170,7 +213,7 @@ def test_a_missing_file_is_an_error(tmp_path, missing):
     record = write(tmp_path)
     record.with_suffix(missing).unlink()
     with pytest.raises(FileNotFoundError):
-        read_format_16(record)
+        read_16_bit(record)
 
 
 # --- headers that are not ASCII -------------------------------------------------------------------
@@ -195,7 +238,7 @@ def test_a_unit_is_the_same_in_every_encoding_and_format(tmp_path, fmt, unit, en
     expected = UNITS[unit] * 1e3 * np.stack([(digital[:, 0] - 10) / 4, digital[:, 1] / 8])
     np.testing.assert_allclose(strip.ecg, expected, rtol=1e-6)
     assert list(strip.leads) == ["I", "II"]
-    assert (read_format_16(tmp_path / "r") is not None) == (fmt == "16")
+    assert (read_16_bit(tmp_path / "r") is not None) == (fmt == "16")
 
 
 def in_format_212(folder, old="", new="", encoding="utf-8"):

@@ -236,10 +236,10 @@ def test_references_are_compared_as_other_patients():
 
 def test_references_are_the_training_ecgs_and_the_truth_where_it_is_known():
     split = COHORT.split()
-    references = references_of(split)
+    of_train = pd.DataFrame({"r_v5": np.arange(len(split.train))}), split.train.subjects
+    references = references_of(split, *of_train)
     assert set(references) == {"train", "true"}
-    features, subjects = references["train"]
-    assert len(features) == len(subjects) == len(split.train)
+    assert references["train"] == of_train
     features, subjects = references["true"]
     assert len(features) == len(subjects) == len(COHORT)
     assert "qrs_duration" not in features
@@ -248,7 +248,7 @@ def test_references_are_the_training_ecgs_and_the_truth_where_it_is_known():
     assert features["r_v5"][row] == COHORT.truth["r_v5"][6]
     for part in split:
         part.truth = None
-    assert set(references_of(split)) == {"train"}
+    assert set(references_of(split, *of_train)) == {"train"}
 
 
 def test_a_condition_that_few_test_subjects_know_has_no_slope():

@@ -3,10 +3,11 @@ import pytest
 from scipy.spatial.distance import cdist
 
 from evaluation.measures import neighbours as blocks
-from evaluation.measures.neighbours import nearest, neighbours, paired_distance
+from evaluation.measures.neighbours import Patients, both_ways, neighbours, paired_distance
 from evaluation.measures.privacy import (
     CONTROL_NOISE_UV,
     _calibrated_auc,
+    _first,
     _groups,
     _patient_numbers,
     privacy_metrics,
@@ -26,6 +27,11 @@ def brute_force(queries, references):
     """(N, M) distances in uV, all pairs in float64."""
     x, y = (ecg.reshape(len(ecg), -1).astype(np.float64) for ecg in (queries, references))
     return 1000 * cdist(x, y) / np.sqrt(x.shape[1])
+
+
+def nearest(queries, references, patients=None, hidden=None):
+    """Distance of each query to its nearest reference."""
+    return neighbours(queries, references, 1, patients, hidden)[0][:, 0]
 
 
 def auc(members, others):
@@ -96,6 +102,31 @@ def test_a_hidden_patient_is_not_seen():
     pairs[patients[:, None] == patients] = np.inf
     distances = nearest(HOLDOUT, HOLDOUT, patients, hidden=patients)
     np.testing.assert_allclose(distances, pairs.min(axis=1), rtol=1e-4)
+
+
+@pytest.mark.parametrize("rows", [1024, 7])
+def test_distances_taken_once_serve_each_group_of_references_and_the_references(monkeypatch, rows):
+    monkeypatch.setattr(blocks, "ROWS_PER_BLOCK", rows)
+    patients = np.random.default_rng(6).integers(30, size=240)
+    parts = [np.flatnonzero(patients < 10), np.flatnonzero(patients >= 10)]
+    pairs, hidden = brute_force(GENERATED, TRAIN), np.arange(300) % 10
+    groups = [Patients(patients, part) for part in parts]
+    found, closest = both_ways(GENERATED, TRAIN, groups, 4, hidden)
+    np.testing.assert_allclose(closest, pairs.min(axis=0), rtol=1e-4)
+    for part, (distances, ids) in zip(parts, found, strict=True):
+        names = np.unique(patients[part])
+        of = np.stack([pairs[:, patients == name].min(axis=1) for name in names], axis=1)
+        of[hidden[:, None] == names] = np.inf
+        np.testing.assert_allclose(distances, np.sort(of, axis=1)[:, :4], rtol=1e-4)
+        np.testing.assert_array_equal(ids, names[of.argsort(axis=1)[:, :4]])
+
+
+def test_the_first_value_that_is_there_is_found_however_far_down_it_is():
+    there = np.arange(47) >= 24
+    position = np.stack([np.arange(24) + shift for shift in (0, 1, 7, 18, 23)])
+    values = np.arange(5 * 24.0).reshape(5, 24)
+    expected = values[np.arange(5), [0, 23, 17, 6, 1]]  # none is there: the first
+    np.testing.assert_array_equal(_first(values, position, there), expected)
 
 
 def test_the_distance_of_a_pair_is_that_of_the_whole_table(monkeypatch):

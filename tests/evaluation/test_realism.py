@@ -9,6 +9,13 @@ from data.cohort import LEADS, derive_leads, independent_leads
 from data.synthetic import simulate
 from evaluation.measures import realism
 from evaluation.measures.features import measure
+from evaluation.measures.halves import (
+    correlation_errors,
+    frechet_of_halves,
+    mmd2_of_halves,
+    neighbours_of_halves,
+    wasserstein_of_halves,
+)
 from evaluation.measures.realism import (
     PRINCIPAL_FEATURES,
     RealismError,
@@ -252,6 +259,68 @@ def test_axes_around_180_degrees_are_compared_as_those_around_0():
         assert metrics[name] == pytest.approx(NULL[name], rel=1e-4)
 
 
+# ---- halves of a pool ----------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def pool():
+    """40 beats and two samples of as many, features with gaps and ties, random halves, samples."""
+    of = np.random.default_rng(5)
+    beats = of.normal(size=(120, 6)) + 0.3 * (np.arange(120) // 40)[:, None]
+    features = np.round(of.normal(size=(120, 3)), 1)
+    features[of.random((120, 3)) < 0.2] = np.nan
+    features[:, 2] = np.where(np.arange(120) < 39, np.nan, features[:, 2])
+    halves = np.stack([of.permutation(40) < 20 for _ in range(9)])
+    return beats, features, halves, np.arange(9) % 3
+
+
+def sides(values, halves, sample):
+    """The two sides that are compared in each draw."""
+    for first, number in zip(halves, sample, strict=True):
+        yield values[:40][first], values[40 * number :][:40][~first]
+
+
+def test_the_figures_of_halves_are_those_of_the_two_sides_by_themselves(pool, monkeypatch):
+    beats, features, halves, sample = pool
+    squared, how = squared_distances(beats), (halves, sample)
+    pairs = list(sides(beats, *how))
+    # float32 holds the digits of the kernel, of which the rest is a difference
+    expected = [mmd2(x, y, 2.0) for x, y in pairs]
+    np.testing.assert_allclose(mmd2_of_halves(squared, *how, 2.0), expected, atol=1e-6)
+    for listed in (64, 8):  # so few that the k-th is often not among them
+        monkeypatch.setattr("evaluation.measures.halves.LISTED", listed)
+        found = neighbours_of_halves(squared, *how)
+        expected = np.transpose([nearest_neighbours(x, y) for x, y in pairs])
+        np.testing.assert_allclose(list(found.values()), expected)
+    expected = [np.abs(x.mean(axis=0) - y.mean(axis=0)).mean() for x, y in pairs]
+    np.testing.assert_allclose(correlation_errors(beats, *how), expected)
+    known = [
+        [[column[~np.isnan(column)] for column in side.T] for side in pair]
+        for pair in sides(features, *how)
+    ]
+    expected = [
+        [
+            stats.wasserstein_distance(*pair) if min(map(len, pair)) > 1 else np.nan
+            for pair in zip(*both, strict=True)
+        ]
+        for both in known
+    ]
+    assert np.isnan(expected).any()
+    np.testing.assert_allclose(wasserstein_of_halves(features, *how), expected, atol=1e-12)
+    expected = [
+        frechet_distance(*(side[~np.isnan(side).any(axis=1)] for side in pair))
+        for pair in sides(features[:, :2], *how)
+    ]
+    np.testing.assert_allclose(frechet_of_halves(features[:, :2], *how), expected)
+
+
+def test_features_that_are_known_are_not_measured_again(monkeypatch):
+    features = [measure(ecg) for ecg in (REAL, MADE, TRAIN)]
+    monkeypatch.delattr(realism, "measure")
+    given = realism_metrics(REAL, MADE, TRAIN, PATIENTS, draws=60, features=features)
+    assert given == NULL
+
+
 # ---- together ------------------------------------------------------------------------------------
 
 
@@ -277,12 +346,12 @@ def test_every_figure_has_a_null_and_percentiles_in_order():
 def test_percentiles_are_those_over_the_halves_that_have_a_value(monkeypatch):
     values = np.random.default_rng(0).permutation(202) * 1.0
     values[values > 198] = np.nan
-    draws = iter(values)
+    made, null = np.split(values, 2)
+    draws = iter((made, null))
     monkeypatch.setattr(
         realism, "_figures", lambda *_: {"mmd2": (value := next(draws)), "coverage": value}
     )
     metrics = compare(*[normal(30, 4)] * 2, draws=101)
-    made, null = values[::2], values[1::2]
     assert metrics["mmd2"] == pytest.approx(np.nanmean(made))
     ends = (metrics["mmd2_low"], metrics["mmd2_high"])
     assert ends == pytest.approx(np.nanpercentile(made, [2.5, 97.5]))
@@ -319,15 +388,15 @@ def test_all_recordings_of_a_patient_are_in_one_half():
 def test_the_halves_are_as_large_as_each_other(monkeypatch):
     sizes = []
 
-    def record(_, half, compared, __):
-        sizes.append((len(half), len(compared)))
-        assert not set(half) & set(compared)
+    def record(_, halves, *__):
+        sizes.extend(halves.sum(axis=1))
         return {}
 
     monkeypatch.setattr(realism, "_figures", record)
     x = normal(41, 4)
     compare(x, x)
-    assert set(sizes) == {(20, 21)}
+    assert set(sizes) == {20}  # the other half are the other 21
+    assert len(sizes) == 2 * 20  # with the null
 
 
 def test_all_test_beats_together_have_the_mmd_of_the_training_bandwidth():

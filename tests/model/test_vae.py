@@ -1,5 +1,6 @@
 import json
 import random
+import time
 
 import keras
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 from scipy import stats
 
 from data.conditions import Condition, ConditionError, ConditionSchema
+from model import inputs
 from model.prior import standard_normal
 from vae import PUBLISHED, VAE, ModelError, gaussian_kl
 
@@ -422,12 +424,30 @@ def test_conditions_may_be_a_table_a_mapping_or_encoded_and_ecgs_have_a_channel_
         np.testing.assert_array_equal(model.reconstruct(ecg, conditions), expected)
 
 
-def test_batches_of_prediction_do_not_show(model):
+def test_batches_of_prediction_do_not_show(model, monkeypatch):
+    monkeypatch.setattr(inputs, "PREDICT_BATCH", 128)
     many = np.concatenate([ECG] * 3)
     encoded = np.concatenate([ENCODED] * 3)
     whole = model.reconstruct(many, encoded)
-    assert len(whole) == 450  # more than two batches
+    assert len(whole) == 450  # more than three batches
     np.testing.assert_allclose(whole[300:], model.reconstruct(ECG, TABLE), atol=1e-5)
+
+
+def test_batches_that_run_side_by_side_keep_their_order_and_do_not_run_ahead(monkeypatch):
+    monkeypatch.setattr(inputs, "THREADS", 2)
+    begun = []
+
+    def slower_first(number):
+        begun.append(number)
+        time.sleep(0.002 * (3 - number % 4))
+        return 10 * number
+
+    for place, found in enumerate(inputs.in_threads(slower_first, range(12))):
+        assert found == 10 * place
+        assert len(begun) <= place + 3  # two under way beside the one that is taken
+    assert sorted(begun) == list(range(12))
+    with pytest.raises(ZeroDivisionError):
+        list(inputs.in_threads(lambda number: 1 / number, [1, 0]))
 
 
 def test_the_same_seed_gives_the_same_latents_whatever_the_conditions():
