@@ -190,15 +190,17 @@ class InBatches:
 
     def __call__(self, *parts: np.ndarray) -> Iterator[tuple[slice, list[np.ndarray]]]:
         """Yields rows, and what the function gives for these rows of its arguments (N, ...)."""
-        function, length = self._function, self._length(len(parts[0]))
+        length = self._length(len(parts[0]))
         if length:
-            function = self._compiled = self._compiled or compiled(function, self._model)
+            function = self._compiled = self._compiled or compiled(self._function, self._model)
+        else:
+            function = _of_arrays(self._function)
         for start in range(0, len(parts[0]), PREDICT_BATCH):
             batch = [np.asarray(part[start : start + PREDICT_BATCH], np.float32) for part in parts]
             n = len(batch[0])
             if n < length:  # another shape would be compiled anew
                 batch = [np.resize(part, (length, *part.shape[1:])) for part in batch]
-            outputs = function(*map(ops.convert_to_tensor, batch))
+            outputs = function(*batch)
             yield slice(start, start + n), [ops.convert_to_numpy(one)[:n] for one in outputs]
 
     def _length(self, n: int) -> int:
@@ -209,16 +211,16 @@ class InBatches:
 
 
 def compiled(function: Callable, model: keras.Model) -> Callable:
-    """A function of tensors and of the weights of a model, compiled with XLA.
+    """A function of tensors and of the weights of a model, compiled with XLA; one of arrays.
 
-    As it is where the backend is neither TensorFlow nor JAX.
+    Not compiled where the backend is neither TensorFlow nor JAX.
     """
     if keras.backend.backend() == "tensorflow":
         import tensorflow as tf
 
-        return tf.function(function, jit_compile=True, autograph=False)
+        return _of_arrays(tf.function(function, jit_compile=True, autograph=False))
     if keras.backend.backend() != "jax":
-        return function
+        return _of_arrays(function)
     import jax
 
     @jax.jit
@@ -227,3 +229,7 @@ def compiled(function: Callable, model: keras.Model) -> Callable:
             return function(*inputs)
 
     return lambda *inputs: stateless([one.value for one in model.variables], *inputs)
+
+
+def _of_arrays(function: Callable) -> Callable:
+    return lambda *inputs: function(*map(ops.convert_to_tensor, inputs))
