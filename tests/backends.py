@@ -3,14 +3,15 @@
 Backends draw other random numbers from the same seed. With these made equal, what two of them
 compute differs by rounding only.
 
-`KERAS_BACKEND=jax python -m tests.backends FOLDER` makes the runs there, as where TensorFlow is not
-installed, and more that is asked of JAX: see `main`. `end_to_end/test_jax.py` reads them.
+`end_to_end/test_jax.py` starts `main` and `together` in processes under JAX, and reads what they
+leave in their folder.
 """
 
 import contextlib
 import importlib.machinery
 import json
 import os
+import signal
 import sys
 from pathlib import Path
 from unittest import mock
@@ -120,11 +121,7 @@ def main(folder):
     judged in `quick` only.
     """
     sys.meta_path[sys.meta_path.index(importlib.machinery.PathFinder)] = WithoutTensorFlow
-    # Compiled in three quarters of the time; these programs run for less.
-    os.environ["XLA_FLAGS"] = (
-        "--xla_force_host_platform_device_count=2 --xla_backend_optimization_level=0 "
-        "--xla_llvm_disable_expensive_passes=true"
-    )
+    os.environ["XLA_FLAGS"] += " --xla_force_host_platform_device_count=2"
     os.chdir(folder)
     from tests.sparing import judge_sparingly
 
@@ -149,5 +146,21 @@ def main(folder):
     assert "tensorflow" not in sys.modules
 
 
+def together(folder, kill=""):
+    """`quick` in this process as one of several; `kill`: it is gone in the second epoch."""
+    os.chdir(folder)
+    from training.fit import EpochStart
+
+    def end(callback, batch, logs=None):
+        if kill and callback.batches.epoch == 1:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    with pytest.MonkeyPatch.context() as patch:
+        draw_the_same(patch)
+        patch.setattr("evaluation.evaluate", lambda *_: ({}, {}))
+        patch.setattr(EpochStart, "on_train_batch_end", end, raising=False)
+        run("quick", "together")
+
+
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    {"main": main, "together": together}[sys.argv[1]](*sys.argv[2:])

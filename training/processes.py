@@ -11,7 +11,9 @@ import atexit
 import contextlib
 import os
 import re
+import socket
 import sys
+import time
 from collections.abc import Callable, Iterator
 
 import numpy as np
@@ -61,7 +63,7 @@ def join() -> None:
     if keras.backend.backend() != "jax":
         raise ConfigError(f"{PREFIX}NUM_PROCESSES: expected KERAS_BACKEND=jax, or one process.")
     address = os.environ.get(f"{PREFIX}JOB_ADDRESSES", "").split(",")[0]
-    if ":" not in address or rank() >= number():
+    if not re.fullmatch(r".+:\d+", address) or rank() >= number():
         raise ConfigError(
             f"{PREFIX}JOB_ADDRESSES: expected host:port of process 0, and {PREFIX}PROCESS_ID "
             f"below {number()}. Received: {address!r} and {rank()}."
@@ -71,6 +73,10 @@ def join() -> None:
     if jax.config.jax_platforms == "cpu":
         # Here Gloo tells that a process has gone. On GPUs nothing else than JAX does, and ends us.
         jax.config.update("jax_enable_recoverability", True)
+    if rank():
+        _await_first(address)
+    else:
+        print(f"Up to {PATIENCE} s for all {number()} processes at {address}.", flush=True)
     with connected():
         jax.distributed.initialize(
             address,
@@ -79,6 +85,20 @@ def join() -> None:
             initialization_timeout=PATIENCE,
             heartbeat_timeout_seconds=PATIENCE,
         )
+
+
+def _await_first(address: str) -> None:
+    """Until process 0 listens: JAX would abort without a word that helps."""
+    end = time.monotonic() + PATIENCE
+    host, port = address.rsplit(":", 1)
+    while True:
+        try:
+            socket.create_connection((host, int(port)), timeout=1).close()
+            return
+        except OSError as error:
+            if time.monotonic() > end:
+                raise ProcessError(f"process 0 is not at {address}: {error}.") from error
+            time.sleep(0.2)
 
 
 def leave() -> None:

@@ -3,6 +3,8 @@
 import importlib.util
 import json
 import os
+import signal
+import socket
 import subprocess
 import sys
 
@@ -26,26 +28,34 @@ pytestmark = pytest.mark.skipif(
 APART = {"quick": 2e-3, "prediction": 2e-3, "paper": 5e-2}
 
 
+def begin(function, folder, *arguments, **environment):
+    """Starts a function of `tests.backends` in a process under JAX."""
+    programs = {
+        # Compiled in three quarters of the time; these programs run for less.
+        "XLA_FLAGS": "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true",
+        # The same again and again.
+        "JAX_COMPILATION_CACHE_DIR": str(folder / "programs"),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+    }
+    return subprocess.Popen(
+        [sys.executable, "-m", "tests.backends", function, str(folder), *arguments],
+        cwd=ROOT,
+        env={**os.environ, **programs, "KERAS_BACKEND": "jax", **environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
 @pytest.fixture(scope="module")
 def under_jax(tmp_path_factory):
     """The folder with the runs, and what they printed."""
     folder = tmp_path_factory.mktemp("jax")
-    cache = {
-        "JAX_COMPILATION_CACHE_DIR": str(folder / "programs"),  # the same again and again
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-        "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
-    }
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.backends", str(folder)],
-        cwd=ROOT,
-        env={**os.environ, **cache, "KERAS_BACKEND": "jax"},
-        capture_output=True,
-        text=True,
-        timeout=600,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return folder / "runs", done.stdout
+    done = begin("main", folder)
+    printed, complaint = done.communicate(timeout=600)
+    assert done.returncode == 0, printed + complaint
+    return folder / "runs", printed
 
 
 @pytest.fixture(scope="module")
@@ -107,6 +117,43 @@ def test_a_run_that_was_killed_ends_bit_for_bit_as_one_left_alone_whose_ecgs_sta
 def test_a_run_on_two_devices_that_was_killed_ends_as_one_on_one_device(under_jax):
     one, two = (history(under_jax[0], name) for name in ("alone", "two"))
     pd.testing.assert_frame_equal(two, one, rtol=1e-3)
+
+
+def start_two(folder, kill=""):
+    """Two processes of one run; what each returned and printed, or complained of."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    several = {
+        "JAX_PLATFORMS": "cpu",
+        "KERAS_DISTRIBUTION_JOB_ADDRESSES": address,
+        "KERAS_DISTRIBUTION_NUM_PROCESSES": "2",
+    }
+    folders = folder, folder / "other"  # the second finds no file of the first
+    folders[1].mkdir(exist_ok=True)
+    both = [
+        begin(
+            "together", where, kill * number, **several, KERAS_DISTRIBUTION_PROCESS_ID=str(number)
+        )
+        for number, where in enumerate(folders)
+    ]
+    return [(*one.communicate(timeout=300), one.returncode) for one in both]
+
+
+def test_two_processes_train_as_one_and_say_when_one_has_gone_and_go_on(under_jax, tmp_path):
+    (_, complaint, code), (_, _, killed) = start_two(tmp_path, kill="kill")
+    assert killed == -signal.SIGKILL
+    assert code == 2
+    assert complaint.splitlines()[-1].startswith("train.py: process 0 of 2 lost another one (")
+    (printed, complaint, code), (nothing, more, other) = start_two(tmp_path)
+    assert (code, other) == (0, 0), complaint + more
+    assert "Resuming after epoch 1 of 2." in printed
+    assert "epoch" not in nothing
+    assert not (tmp_path / "other" / "runs").exists()
+    assert (tmp_path / "runs" / "together" / "report.html").is_file()
+    pd.testing.assert_frame_equal(
+        history(tmp_path / "runs", "together"), history(under_jax[0], "alone"), rtol=1e-3
+    )
 
 
 def test_what_is_not_random_is_the_same_under_both(under_jax):
