@@ -4,9 +4,9 @@
 
 `paper_256` and `paper_4096` are the published network in 300 epochs of 40,000 simulated ECGs with
 batches of so many; `default` and `prediction` the presets; `stock` is `paper_4096` with Keras's own
-layers, three epochs and no evaluation. Each is a process of its own in a temporary folder. Printed
-are seconds as each phase ends, so that a time limit loses little, then what the run reached and the
-most memory of the device that was in use. `--tiny` tries the script anywhere.
+layers, three epochs, no evaluation and no explorer. Each is a process of its own in a temporary
+folder. Printed are seconds as each phase ends, so that a time limit loses little, then what the run
+reached and the most memory of the device that was in use. `--tiny` tries the script anywhere.
 """
 
 from __future__ import annotations
@@ -61,6 +61,7 @@ def one(name: str, tiny: bool) -> None:
         if name == "stock":
             patches.enter_context(mock.patch.object(network, "Stack", keras.Sequential))
             patches.enter_context(mock.patch("evaluation.evaluate", return_value=({}, {})))
+            patches.enter_context(mock.patch("evaluation.explorer.page.write_explorer"))
         main([*RUNS[name], *(TINY if tiny else []), "--run", name])
     print(f"{name}: {time.perf_counter() - started:.1f} s in all", flush=True)
     training = json.loads(Path("runs", name, "metrics.json").read_text("utf-8"))["training"]
