@@ -15,6 +15,7 @@ from pathlib import Path
 from config import CONFIG, PRESETS, Config
 from data.ownership import owned
 from data.tasks import kind_of
+from training import processes
 from training.command_line import explained, fail, read_settings
 from training.provenance import Clock
 from training.quiet import import_keras
@@ -35,11 +36,58 @@ def train(config: Config = CONFIG, overwrite: bool = False) -> Path:
     Raises:
         RunError: a run of this name is finished, or was begun with other settings or data.
         InUseError: another process has it.
+        ProcessError: another process of this run did not come, or has gone.
         CohortError, ConditionError, ModelError, TrainingError, DeviceError: data, settings or
             devices do not fit.
     """
+    if processes.rank():
+        return _help(config)
     with owned(RUNS / config.run):
         return _run(config, overwrite)
+
+
+def _help(config: Config) -> Path:
+    """What another process than the first does: it trains on its share, and writes nothing."""
+    import_keras()
+    import keras
+
+    keras.config.set_dtype_policy(config.training.precision)
+    processes.join()
+
+    from training.devices import open_devices
+    from training.setup import open_data
+
+    with processes.quietly():
+        devices = open_devices(config.training)
+        cohort, split, schema = open_data(config)
+        with devices, processes.connected():
+            _fitted(config, cohort, split, schema, RUNS / config.run)
+        processes.leave()
+    return RUNS / config.run
+
+
+def _fitted(config: Config, cohort, split, schema, folder: Path):
+    """The trained model, what it was trained on, and the history."""
+    from evaluation.tensorboard import boards
+    from training.fit import fit
+    from training.setup import build_model, samples_of, warm_start
+
+    model = build_model(config, schema, cohort)
+    if config.training.warm_start:
+        warm_start(model, config.training.warm_start, config.training.freeze)
+    elif config.model.linear_path or config.model.noise != "mse":  # all but the published
+        model.adapt(split.train.ecg, split.train.subjects)
+    training, validation = (
+        samples_of(part, model, config.model) for part in (split.train, split.validation)
+    )
+    if kind_of(config.model.task) == "regression":
+        model.adapt_target(training.target)
+    watchers = []
+    if config.training.tensorboard and processes.rank() == 0:
+        watchers = boards(folder / "tensorboard", model, validation)
+    checkpoint = folder / "checkpoint" / "training.npz"
+    history = fit(model, training, validation, config, checkpoint, watchers)
+    return model, training, validation, history
 
 
 def _run(config: Config, overwrite: bool) -> Path:
@@ -50,18 +98,18 @@ def _run(config: Config, overwrite: bool) -> Path:
         import_keras()  # here, so that --help and a wrong argument need no TensorFlow
         import keras
 
+        keras.config.set_dtype_policy(config.training.precision)
+        processes.join()
+
         from evaluation import evaluate
         from evaluation.explorer.page import write_explorer
         from evaluation.explorer.reference import of_training
         from evaluation.report.page import write_results
-        from evaluation.tensorboard import boards
         from training.devices import open_devices
-        from training.fit import fit
         from training.provenance import speed
-        from training.setup import build_model, counts, open_data, samples_of, warm_start
+        from training.setup import build_model, counts, open_data
         from vae import VAE
 
-        keras.config.set_dtype_policy(config.training.precision)
         devices = open_devices(config.training)
 
     with clock.phase("data"), begun_by(folder):
@@ -71,29 +119,16 @@ def _run(config: Config, overwrite: bool) -> Path:
             write_text(folder / "excluded.csv", cohort.excluded.to_csv(index=False))
 
     with clock.phase("training"), devices:
-        model = build_model(config, schema, cohort)
-        if config.training.warm_start:
-            warm_start(model, config.training.warm_start, config.training.freeze)
-        elif config.model.linear_path or config.model.noise != "mse":  # all but the published
-            model.adapt(split.train.ecg, split.train.subjects)
-        training, validation = (
-            samples_of(part, model, config.model) for part in (split.train, split.validation)
-        )
-        kind = kind_of(config.model.task)
-        if kind == "regression":
-            model.adapt_target(training.target)
-        watchers = []
-        if config.training.tensorboard:
-            watchers = boards(folder / "tensorboard", model, validation)
-        checkpoint = folder / "checkpoint" / "training.npz"
-        history = fit(model, training, validation, config, checkpoint, watchers)
+        with processes.connected():
+            model, training, validation, history = _fitted(config, cohort, split, schema, folder)
         write_text(folder / "history.csv", history.to_csv(index=False))
+        model = processes.on_this(model, partial(build_model, config, schema, cohort))
         if not config.training.freeze:
             model.standardise_latent(training.ecg, training.conditions)
             model.fit_noise(training.ecg, training.conditions, tuple(validation[:2]))
             if config.model.noise != "mse":  # the published model draws from N(0, I)
                 model.fit_prior(training.ecg, training.conditions)
-        if kind == "survival":
+        if kind_of(config.model.task) == "survival":
             model.fit_baseline(training.ecg, training.conditions, *training.target.T)
         model.save(folder / "model")
 

@@ -160,8 +160,8 @@ class VAE(OwnObjective):
         self._expansion = expansion_matrix(self.leads) if independent_only else None
         self._groups = None if schema is None else inputs.group_matrix(schema.widths)
         self.resident = None  # training ECGs (N, L, T) in mV on the device, for row numbers
-        self._encode_batches = inputs.InBatches(self._posterior)
-        self._decode_batches = inputs.InBatches(self._expected)
+        self._encode_batches = inputs.InBatches(self._posterior, self)
+        self._decode_batches = inputs.InBatches(self._expected, self)
         self.random = keras.random.SeedGenerator(seed)
 
         shape = (len(self.network_leads), self.ecg_shape[1])

@@ -93,7 +93,7 @@ class VAEPrediction(VAE):
         self.target_sd = self.add_weight(
             shape=(), initializer="ones", trainable=False, name="target_sd"
         )
-        self._head_batches = InBatches(lambda *inputs: [self._head_of(*inputs)], compile=False)
+        self._head_batches = InBatches(self._outputs_of_head, self, compile=False)
         for name in ("task_loss", "task_share"):
             self.trackers[name] = keras.metrics.Mean(name=name, dtype="float32")
 
@@ -106,6 +106,9 @@ class VAEPrediction(VAE):
         if self.settings["head_inputs"] == "latent_and_conditions":
             mean = ops.concatenate([mean, conditions], axis=-1)
         return self.head(mean)
+
+    def _outputs_of_head(self, mean, conditions):
+        return [self._head_of(mean, conditions)]
 
     def extra_loss(self, y, y_pred, weight, elbo):
         """The task's loss, averaged over B; its share of the whole loss is tracked.

@@ -6,7 +6,7 @@
 Each process holds the model and is fed its half of every batch; Keras joins the gradients. Prints
 the history of one process alone and of two that share its batches. This is the route that Keras 3
 has past one machine: under TensorFlow's `MultiWorkerMirroredStrategy` its `fit` ends in an error
-(Keras 3.15, TensorFlow 2.21). `train.py` itself runs in one process.
+(Keras 3.15, TensorFlow 2.21). `docs/devices.md` says how `train.py` does it.
 """
 
 from __future__ import annotations

@@ -24,6 +24,7 @@ from model.replicas import replicas
 
 PREDICT_BATCH = 512
 THREADS = min(4, os.cpu_count() or 1)  # each holds a batch and what is made of it, 50 MB
+FEW = 16  # the other length that is compiled with JAX
 TYPICAL = 2.0  # mV from peak to peak; a resting ECG has 0.2 to 10 in its largest lead
 # ECGs this many times larger or smaller than the model's are in another unit: the units in use are
 # 1000 apart, and this is half of that on a logarithmic scale.
@@ -183,32 +184,68 @@ class InBatches:
 
     Args:
         function: from tensors (B, ...) to a list of tensors (B, ...).
+        model: whose weights the function reads.
         compile: with XLA where there are several batches: in a fifth of a second, and then twice as
-            fast as one operation at a time. XLA runs a batch on one core, so that several are under
-            way at a time.
+            fast as one operation at a time. XLA of TensorFlow runs a batch on one core, so that
+            several are under way at a time. JAX compiles each operation for each length otherwise,
+            thousands in an evaluation, so with it this is always done, for two lengths.
     """
 
-    def __init__(self, function: Callable, compile: bool = True) -> None:
-        self._function, self._compile, self._compiled = function, compile, None
+    def __init__(self, function: Callable, model: keras.Model, compile: bool = True) -> None:
+        self._function, self._model, self._compile = function, model, compile
+        self._compiled = None
 
     def __call__(self, *parts: np.ndarray) -> Iterator[tuple[slice, list[np.ndarray]]]:
         """Yields rows, and what the function gives for these rows of its arguments (N, ...)."""
-        function, filled = self._function, self._compile and len(parts[0]) > PREDICT_BATCH
-        if filled:
-            function = self._compiled = self._compiled or compiled(function)
+        length = self._length(len(parts[0]))
+        if length:
+            function = self._compiled = self._compiled or compiled(self._function, self._model)
+        else:
+            function = _of_arrays(self._function)
 
         def run(start: int) -> tuple[slice, list[np.ndarray]]:
             batch = [np.asarray(part[start : start + PREDICT_BATCH], np.float32) for part in parts]
             n = len(batch[0])
-            if filled and n < PREDICT_BATCH:  # another shape would be compiled anew
-                batch = [np.resize(part, (PREDICT_BATCH, *part.shape[1:])) for part in batch]
-            outputs = function(*map(ops.convert_to_tensor, batch))
+            if n < length:  # another shape would be compiled anew
+                batch = [np.resize(part, (length, *part.shape[1:])) for part in batch]
+            outputs = function(*batch)
             return slice(start, start + n), [ops.convert_to_numpy(one)[:n] for one in outputs]
 
         starts = iter(range(0, len(parts[0]), PREDICT_BATCH))
         yield from map(run, islice(starts, 1))  # by itself: it may have to be compiled
         alone = keras.backend.backend() == "tensorflow" and replicas() == 1
-        yield from in_threads(run, starts) if filled and alone else map(run, starts)
+        yield from in_threads(run, starts) if length and alone else map(run, starts)
+
+    def _length(self, n: int) -> int:
+        """Rows to which each batch of N is filled for the compiled function; 0: not compiled."""
+        if keras.backend.backend() == "jax":
+            return FEW if n <= FEW else PREDICT_BATCH
+        return PREDICT_BATCH if self._compile and n > PREDICT_BATCH else 0
+
+
+def compiled(function: Callable, model: keras.Model) -> Callable:
+    """A function of tensors and of the weights of a model, compiled with XLA; one of arrays.
+
+    Not compiled where the backend is neither TensorFlow nor JAX.
+    """
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        return _of_arrays(tf.function(function, jit_compile=True, autograph=False))
+    if keras.backend.backend() != "jax":
+        return _of_arrays(function)
+    import jax
+
+    @jax.jit
+    def stateless(values, *inputs):  # weights as constants of the program would stay as they were
+        with keras.StatelessScope(state_mapping=zip(model.variables, values, strict=True)):
+            return function(*inputs)
+
+    return lambda *inputs: stateless([one.value for one in model.variables], *inputs)
+
+
+def _of_arrays(function: Callable) -> Callable:
+    return lambda *inputs: function(*map(ops.convert_to_tensor, inputs))
 
 
 def in_threads(function: Callable, items: Iterable) -> Iterator:
@@ -221,12 +258,3 @@ def in_threads(function: Callable, items: Iterable) -> Iterator:
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()
-
-
-def compiled(function: Callable) -> Callable:
-    """A function of tensors, compiled with XLA where the backend is TensorFlow."""
-    if keras.backend.backend() != "tensorflow":
-        return function
-    import tensorflow as tf
-
-    return tf.function(function, jit_compile=True, autograph=False)

@@ -92,11 +92,18 @@ class OwnObjective(keras.Model):
         Args:
             args: the data, and before it with JAX the values of all variables.
         """
+        return self._steps(super().train_step, *args)
+
+    def test_step(self, *args):
+        """As `train_step`, without training."""
+        return self._steps(super().test_step, *args)
+
+    def _steps(self, step: Callable, *args):
         *state, data = args
         if not isinstance(data, dict):
-            return super().train_step(*args)
+            return step(*args)
         held, self.resident = self.resident, data.get("resident", self.resident)
-        result = run_steps(super().train_step, data, *state)
+        result = run_steps(step, data, *state)
         self.resident = held
         return self.get_metrics_result() if result is None else result
 

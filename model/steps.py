@@ -19,10 +19,10 @@ def run_steps(step: Callable, call: dict, *state):
     """Takes the steps of a call, one after the other.
 
     Args:
-        step: Keras's `train_step` of one batch. With JAX it also takes the values of all variables
-            and gives them back changed; elsewhere it changes the variables.
-        call: of `training.calls.Calls`; its batches are (K, B, ...), of which `steps` are to be
-            trained on.
+        step: Keras's `train_step` or `test_step` of one batch. With JAX it also takes the values of
+            all variables and gives them back changed; elsewhere it changes the variables.
+        call: of `training.calls.Calls`; its batches are (K, B, ...), of which `steps` count. None
+            stands for targets that there are not.
         state: with JAX, the values.
 
     Returns:
@@ -30,7 +30,9 @@ def run_steps(step: Callable, call: dict, *state):
     """
 
     def batch(index):
-        return tree.map_structure(lambda part: part[index], call["batches"])
+        return tree.map_structure(
+            lambda part: part if part is None else part[index], call["batches"]
+        )
 
     def goes_on(index, *_):
         return index < call["steps"]

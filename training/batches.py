@@ -55,6 +55,8 @@ class Batches(keras.utils.PyDataset):
         shuffle: False for validation: in order, with the incomplete last batch.
         resident: hand out the numbers (B,) of the rows for the ECGs, which the model has at hand
             (see `hold`).
+        first: of these numbers.
+        share: (number, of how many) parts of the rows of each batch that are handed out.
     """
 
     def __init__(
@@ -65,12 +67,14 @@ class Batches(keras.utils.PyDataset):
         augmentation: float = 0.0,
         shuffle: bool = True,
         resident: bool = False,
+        first: int = 0,
+        share: tuple[int, int] = (0, 1),
     ) -> None:
         super().__init__()
         self.samples = samples
         self.batch_size = min(batch_size, len(samples.ecg))
         self.seed, self.augmentation, self.shuffle = seed, augmentation, shuffle
-        self.resident = resident
+        self.resident, self.first, self.share = resident, first, share
         self.start_epoch(0)
 
     def start_epoch(self, epoch: int) -> None:
@@ -88,14 +92,16 @@ class Batches(keras.utils.PyDataset):
     def __getitem__(self, index: int | np.ndarray) -> tuple:
         """A batch; of numbers (K,) of batches that are equally long, their stack (K, B, ...)."""
         rows = self.rows[index]
+        ours = _part(rows.shape[-1], self.share)
+        rows = rows[..., ours]
         if self.resident:
-            ecg = rows.astype(np.int32)
+            ecg = (rows + self.first).astype(np.int32)
         else:
             ecg = np.asarray(self.samples.ecg[rows], dtype=np.float32)
         inputs = (ecg, self.samples.conditions[rows])
         if self.augmentation:
             drawn = [self._drawn(number) for number in np.atleast_1d(index)]
-            inputs += (np.reshape(drawn, (*rows.shape, -1)),)
+            inputs += (np.reshape([one[ours] for one in drawn], (*rows.shape, -1)),)
         target = self.samples.target
         return (inputs,) if target is None else (inputs, target[rows])
 
@@ -104,33 +110,53 @@ class Batches(keras.utils.PyDataset):
         return draw(len(self.rows[number]), self.augmentation, rng)
 
 
-def hold(model: VAE, ecg: np.ndarray | Rows) -> bool:
-    """Puts training ECGs where the model is, if that is a GPU with room for them.
+def _part(rows: int, share: tuple[int, int]) -> slice:
+    number, parts = share
+    return slice(number * rows // parts, (number + 1) * rows // parts)
+
+
+def hold(model: VAE, *parts: np.ndarray | Rows) -> bool:
+    """Puts ECGs, one part behind the other, where the model is, if that is a GPU with room.
 
     A step is then sent nothing but row numbers. On a CPU a batch is copied either way.
     """
-    fits = isinstance(ecg, np.ndarray) and ecg.nbytes <= RESIDENT
+    in_memory = all(isinstance(ecg, np.ndarray) for ecg in parts)
+    fits = in_memory and sum(ecg.nbytes for ecg in parts) <= RESIDENT
     on_gpu = not keras.distribution.list_devices()[0].startswith("cpu")
     if not (fits and on_gpu):
         return False
-    model.resident = keras.ops.convert_to_tensor(ecg, "float32")
+    whole = parts[0] if len(parts) == 1 else np.concatenate(parts)
+    model.resident = keras.ops.convert_to_tensor(whole, "float32")
     return True
 
 
 class Filled(keras.utils.PyDataset):
-    """The same batches, with rows of weight 0 up to a multiple of some number, as JAX needs it."""
+    """The same batches, with rows of weight 0 up to a multiple of some number, as JAX needs it.
 
-    def __init__(self, batches: Batches, multiple: int) -> None:
+    Of each, the part `share` is handed out.
+    """
+
+    def __init__(self, batches: Batches, multiple: int, share: tuple[int, int] = (0, 1)) -> None:
         super().__init__()
-        self.batches, self.multiple = batches, multiple
+        self.batches, self.multiple, self.share = batches, multiple, share
 
     def __len__(self) -> int:
         return len(self.batches)
 
-    def __getitem__(self, index: int) -> tuple:
+    def __getitem__(self, index: int | np.ndarray) -> tuple:
+        """A batch; of numbers (K,) of batches that are equally long, their stack (K, B, ...)."""
+        if np.ndim(index):
+            return _stacked([self[number] for number in index])
         inputs, target = (*self.batches[index], None)[:2]
         rows = np.arange(-(-len(inputs[0]) // self.multiple) * self.multiple)
         weight = (rows < len(inputs[0])).astype(np.float32)
-        rows = np.minimum(rows, len(inputs[0]) - 1)
+        ours = _part(len(rows), self.share)
+        rows, weight = np.minimum(rows, len(inputs[0]) - 1)[ours], weight[ours]
         inputs = tuple(part[rows] for part in inputs)
         return inputs, None if target is None else target[rows], weight
+
+
+def _stacked(batches: list[tuple]) -> tuple:
+    inputs, targets, weights = zip(*batches, strict=True)
+    inputs = tuple(np.stack(part) for part in zip(*inputs, strict=True))
+    return inputs, None if targets[0] is None else np.stack(targets), np.stack(weights)

@@ -13,7 +13,7 @@ import math
 import keras
 import numpy as np
 
-from training.batches import Batches
+from training.batches import Batches, Filled
 
 MOST_STEPS = 32
 MOST_BYTES = 2**24  # of the ECGs in a call: they are made while the call before runs, and compete
@@ -26,12 +26,12 @@ class Calls(keras.utils.PyDataset):
     these are few.
 
     Args:
-        batches: B ECGs each.
+        batches: B ECGs each, of validation with weights.
         resident: the ECGs on the device, if the batches hold row numbers. With JAX they go with
             each call, since its programs would be compiled with them in.
     """
 
-    def __init__(self, batches: Batches, resident=None) -> None:
+    def __init__(self, batches: Batches | Filled, resident=None) -> None:
         super().__init__()
         self.batches = batches
         self.resident = resident if keras.backend.backend() == "jax" else None

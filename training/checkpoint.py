@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import time
+from io import BytesIO
 from pathlib import Path
 from zipfile import BadZipFile
 
@@ -12,6 +13,7 @@ import keras
 import numpy as np
 
 from data.units import UNITS
+from training import processes
 from vae import VAE
 
 
@@ -53,12 +55,13 @@ class Checkpoint(keras.callbacks.Callback):
         Raises:
             TrainingError: the file is damaged.
         """
-        if not self.path.is_file():
+        kept = processes.told(self.path.read_bytes() if self.path.is_file() else b"")
+        if not kept:
             return 0
         self.set_model(model)
         model.optimizer.build(model.trainable_variables)
         try:
-            with self.path.open("rb") as file, np.load(file, allow_pickle=False) as saved:
+            with np.load(BytesIO(kept), allow_pickle=False) as saved:
                 history = json.loads(str(saved["history"]))
                 best = [saved[f"best{number}"] for number in range(len(model.weights))]
                 last = [saved[f"last{number}"] for number in range(len(self._variables()))]
@@ -101,7 +104,8 @@ class Checkpoint(keras.callbacks.Callback):
         self.history.append({"epoch": epoch + 1, **row})
         if self.best_epoch == len(self.history) - 1:
             self.best = [keras.ops.convert_to_numpy(weight) for weight in self.model.weights]
-        self._write()
+        if processes.rank() == 0:
+            self._write()
         self._show(self.history[-1])
         if self.finished:
             self.model.stop_training = True

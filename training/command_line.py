@@ -13,7 +13,7 @@ import tyro
 Settings = TypeVar("Settings")
 
 # Errors of our own that are no ValueError, by name: importing training.py would import TensorFlow.
-OURS = ("InUseError", "RunError", "TrainingError")
+OURS = ("InUseError", "ProcessError", "RunError", "TrainingError")
 
 
 def read_settings(

@@ -12,6 +12,7 @@ import keras
 
 from config import TrainingConfig
 from model.replicas import replicas
+from training import processes
 
 BACKENDS = ("tensorflow", "jax")
 
@@ -28,8 +29,11 @@ def open_devices(settings: TrainingConfig) -> contextlib.AbstractContextManager:
     """
     backend, wanted = keras.backend.backend(), settings.devices
     names = keras.distribution.list_devices()  # CPUs only where there is nothing better
+    together = processes.number() > 1
     clips = backend == "tensorflow" and settings.gradient_norm > 0
-    if wanted == "auto":
+    if wanted == "auto" and together:
+        wanted = len(names)
+    elif wanted == "auto":
         most = 1 if names[0].startswith("cpu") or backend not in BACKENDS or clips else len(names)
         wanted = max(n for n in range(1, most + 1) if settings.batch_size % n == 0)
     if wanted == 1:
@@ -40,10 +44,12 @@ def open_devices(settings: TrainingConfig) -> contextlib.AbstractContextManager:
     _check(whole, f"a divisor of training.batch_size, {settings.batch_size}", wanted)
     # Keras shortens the gradient of each device before it adds them up.
     _check(not clips, "1 with training.gradient_norm above 0 and TensorFlow", wanted)
+    _check(wanted == len(names) or not together, f"{len(names)}, all of all processes", wanted)
     names = names[:wanted]
     print(f"Each batch is divided between {', '.join(names)}.")
     if backend == "jax":
-        return keras.distribution.DataParallel(devices=names).scope()
+        # Each process is fed its own rows; Keras divides tf.data only.
+        return keras.distribution.DataParallel(devices=names, auto_shard_dataset=False).scope()
     return _mirrored(tuple(names)).scope()
 
 

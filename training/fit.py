@@ -22,6 +22,7 @@ from data.tasks import kind_of
 from model.cox import partial_log_likelihood
 from model.replicas import replicas
 from model.user_keras import standard_settings
+from training import processes
 from training.batches import Batches, Filled, Samples, hold
 from training.calls import Calls, pipeline
 from training.checkpoint import Checkpoint
@@ -131,10 +132,21 @@ def fit(
     settings, epochs = config.training, config.training.epochs
     devices = devices_in_use()
     size = min(settings.batch_size, len(train.ecg) // devices * devices)
-    resident = devices == 1 and hold(model, train.ecg)
-    batches = Batches(train, size, settings.seed, settings.augmentation, resident=resident)
-    watched = Batches(validation, 256, shuffle=False)
-    watched = Filled(watched, devices) if devices > replicas() else pipeline(watched)
+    jax = keras.backend.backend() == "jax"
+    held = (train.ecg, validation.ecg) if jax else (train.ecg,)
+    resident = devices == 1 and hold(model, *held)
+    share = processes.rank(), processes.number()
+    batches = Batches(
+        train, size, settings.seed, settings.augmentation, resident=resident, share=share
+    )
+    watched = Batches(
+        validation, 256, shuffle=False, resident=resident and jax, first=len(train.ecg)
+    )
+    if resident and jax:
+        watched = Calls(Filled(watched, watched.batch_size), model.resident)
+    else:
+        several = devices > replicas()
+        watched = Filled(watched, devices, share) if several else pipeline(watched)
     if batches.batch_size < settings.batch_size:
         print(f"The batch is the whole training set: {batches.batch_size} ECGs.")
     model.compile(
