@@ -5,11 +5,7 @@ Dims: N subjects, B batch, L leads, T samples, C conditions as encoded, Z latent
 
 from __future__ import annotations
 
-import os
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from itertools import islice
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import keras
 import numpy as np
@@ -20,10 +16,8 @@ from data.conditions import ConditionSchema, finite_numbers
 from data.rows import Rows, chunks, stored
 from data.units import MV, UNITS
 from model.network import ModelError
-from model.replicas import replicas
 
 PREDICT_BATCH = 512
-THREADS = min(4, os.cpu_count() or 1)  # each holds a batch and what is made of it, 50 MB
 FEW = 16  # the other length that is compiled with JAX
 TYPICAL = 2.0  # mV from peak to peak; a resting ECG has 0.2 to 10 in its largest lead
 # ECGs this many times larger or smaller than the model's are in another unit: the units in use are
@@ -186,8 +180,7 @@ class InBatches:
         function: from tensors (B, ...) to a list of tensors (B, ...).
         model: whose weights the function reads.
         compile: with XLA where there are several batches: in a fifth of a second, and then twice as
-            fast as one operation at a time. XLA of TensorFlow runs a batch on one core, so that
-            several are under way at a time. JAX compiles each operation for each length otherwise,
+            fast as one operation at a time. JAX compiles each operation for each length otherwise,
             thousands in an evaluation, so with it this is always done, for two lengths.
     """
 
@@ -202,19 +195,13 @@ class InBatches:
             function = self._compiled = self._compiled or compiled(self._function, self._model)
         else:
             function = _of_arrays(self._function)
-
-        def run(start: int) -> tuple[slice, list[np.ndarray]]:
+        for start in range(0, len(parts[0]), PREDICT_BATCH):
             batch = [np.asarray(part[start : start + PREDICT_BATCH], np.float32) for part in parts]
             n = len(batch[0])
             if n < length:  # another shape would be compiled anew
                 batch = [np.resize(part, (length, *part.shape[1:])) for part in batch]
             outputs = function(*batch)
-            return slice(start, start + n), [ops.convert_to_numpy(one)[:n] for one in outputs]
-
-        starts = iter(range(0, len(parts[0]), PREDICT_BATCH))
-        yield from map(run, islice(starts, 1))  # by itself: it may have to be compiled
-        alone = keras.backend.backend() == "tensorflow" and replicas() == 1
-        yield from in_threads(run, starts) if length and alone else map(run, starts)
+            yield slice(start, start + n), [ops.convert_to_numpy(one)[:n] for one in outputs]
 
     def _length(self, n: int) -> int:
         """Rows to which each batch of N is filled for the compiled function; 0: not compiled."""
@@ -246,15 +233,3 @@ def compiled(function: Callable, model: keras.Model) -> Callable:
 
 def _of_arrays(function: Callable) -> Callable:
     return lambda *inputs: function(*map(ops.convert_to_tensor, inputs))
-
-
-def in_threads(function: Callable, items: Iterable) -> Iterator:
-    """As map, with `THREADS` items under way at a time, and as many results waiting at most."""
-    waiting: deque[Future] = deque()
-    with ThreadPoolExecutor(THREADS) as threads:
-        for item in items:
-            waiting.append(threads.submit(function, item))
-            if len(waiting) > THREADS:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()

@@ -1,6 +1,5 @@
 import json
 import random
-import time
 
 import keras
 import numpy as np
@@ -431,23 +430,6 @@ def test_batches_of_prediction_do_not_show(model, monkeypatch):
     whole = model.reconstruct(many, encoded)
     assert len(whole) == 450  # more than three batches
     np.testing.assert_allclose(whole[300:], model.reconstruct(ECG, TABLE), atol=1e-5)
-
-
-def test_batches_that_run_side_by_side_keep_their_order_and_do_not_run_ahead(monkeypatch):
-    monkeypatch.setattr(inputs, "THREADS", 2)
-    begun = []
-
-    def slower_first(number):
-        begun.append(number)
-        time.sleep(0.002 * (3 - number % 4))
-        return 10 * number
-
-    for place, found in enumerate(inputs.in_threads(slower_first, range(12))):
-        assert found == 10 * place
-        assert len(begun) <= place + 3  # two under way beside the one that is taken
-    assert sorted(begun) == list(range(12))
-    with pytest.raises(ZeroDivisionError):
-        list(inputs.in_threads(lambda number: 1 / number, [1, 0]))
 
 
 def test_the_same_seed_gives_the_same_latents_whatever_the_conditions():
