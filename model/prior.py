@@ -229,7 +229,7 @@ def _fit_coupling(v: np.ndarray, design: np.ndarray) -> np.ndarray:
         penalised = gram[np.ix_(earlier, earlier)] + COUPLING_PENALTY * np.eye(len(earlier))
         found = np.linalg.solve(penalised, products[earlier, number])
         coupling[1:, number, :number] = found.reshape(-1, number)
-    coupling[0] = -np.einsum("c,cij->ij", centre, coupling[1:])
+    coupling[0] -= np.einsum("c,cij->ij", centre, coupling[1:])
     return coupling
 
 

@@ -63,7 +63,7 @@ def write_model(model: keras.Model, folder: str | Path, overwrite: bool = True) 
         "config": model.get_config(),
     }
     partial = folder / f"{DESCRIPTION}.partial"
-    partial.write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
+    partial.write_text(json.dumps(description) + "\n", encoding="utf-8")
     weights.replace(folder / WEIGHTS)
     partial.replace(folder / DESCRIPTION)
 
