@@ -28,7 +28,7 @@ from pathlib import Path
 from config import CONDITIONS, PRESETS, Config, EvaluationConfig
 from data import Split, load_cohort
 from data.conditions import ConditionSchema
-from evaluation.judge import measured
+from evaluation.judge import Reconstruction, measured
 from training.fit import fit
 from training.setup import build_model, samples_of
 
@@ -61,7 +61,8 @@ def judged(config: Config) -> dict[str, dict]:
     model.fit_prior(train.ecg, train.conditions)
     seconds = time.perf_counter() - started
     posterior = model.encode(split.test.ecg, split.test.subjects)
-    metrics = measured(model, split, EvaluationConfig(bootstrap=100), posterior)
+    reconstruction = Reconstruction(model, posterior[0], split.test.subjects)
+    metrics = measured(model, split, EvaluationConfig(bootstrap=100), posterior, reconstruction)
     return {**metrics, "training": {"seconds": seconds}}
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from evaluation.judge import measured
+from evaluation.judge import Reconstruction, measured
 from tests.backends import RUNS, draw_the_same, numbers, run
 from tests.eager import train_eagerly
 from tests.places import ROOT
@@ -72,7 +72,8 @@ def under_tensorflow(under_jax, tmp_path_factory):
 
             def judge(_, split, settings, history, model=model):
                 posterior = model.encode(split.test.ecg, split.test.subjects)
-                return measured(model, split, settings, posterior), {}
+                reconstruction = Reconstruction(model, posterior[0], split.test.subjects)
+                return measured(model, split, settings, posterior, reconstruction), {}
 
             patch.setattr("evaluation.evaluate", judge)
             run(name)
