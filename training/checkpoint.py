@@ -55,9 +55,10 @@ class Checkpoint(keras.callbacks.Callback):
         Raises:
             TrainingError: the file is damaged.
         """
-        kept = processes.told(self.path.read_bytes() if self.path.is_file() else b"")
-        if not kept:
+        there = self.path.is_file()
+        if not processes.told(b"yes" if there else b""):
             return 0
+        kept = processes.told(self.path.read_bytes() if there else b"")
         self.set_model(model)
         model.optimizer.build(model.trainable_variables)
         try:
