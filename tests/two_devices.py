@@ -69,8 +69,10 @@ def step(name, devices):
         if name != "published":
             model.adapt(cohort.ecg, cohort.subjects)
         random = np.random.default_rng(0)
-        for weight in model.trainable_weights:  # what starts at zero would pass on no gradient
-            weight.assign(weight + random.normal(0, 0.02, weight.shape))
+        # What starts at zero would pass on no gradient. And far enough that ELU bends: else the
+        # normalisation after it undoes a bias, whose gradient is then rounding.
+        for weight in model.trainable_weights:
+            weight.assign(weight + random.normal(0, 0.4, weight.shape))
         samples = samples_of(cohort, model, config.model)
         evaluated = Batches(samples, 22, shuffle=False)  # 22 and 1
         if devices_in_use() > replicas():
