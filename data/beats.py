@@ -21,7 +21,6 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Sequence
-from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -44,7 +43,6 @@ _DRAWN_AWAY = 6.0  # samples by which spikes may move the middle of the QRS
 _QRS_HALF = 30  # samples on either side of a QRS centre that are compared
 _MAX_TEMPLATES = 32  # bounds the comparison of all pairs in long strips
 _KERNEL = 8  # samples that an interpolated value depends on
-_FEW = 16  # beats that are sorted by comparing whole beats
 
 
 class Beat(NamedTuple):
@@ -252,45 +250,13 @@ def _seen(beats: np.ndarray) -> np.ndarray:
 
 
 def _median(beats: np.ndarray) -> np.ndarray:
-    """(N, T, 8) -> (T, 8), over the beats that are seen; as np.nanmedian, 40 times as fast."""
+    """(N, T, 8) -> (T, 8), over the beats that are seen; as np.nanmedian, 20 times as fast."""
+    ordered = np.sort(beats, axis=0)  # NaN comes last
     seen = _seen(beats).sum(axis=0)
-    if seen.min() == len(beats):
-        ordered = _ordered(beats)
-        return (ordered[(len(beats) - 1) // 2] + ordered[len(beats) // 2]) / 2
-    ordered = np.asarray(_ordered(np.where(np.isnan(beats), np.float32(np.inf), beats)))
     sample = np.arange(beats.shape[1])
     low = ordered[np.maximum(seen - 1, 0) // 2, sample]
     high = ordered[np.minimum(seen // 2, len(beats) - 1), sample]
-    return np.where(seen[:, None] > 0, (low + high) / 2, np.float32(np.nan))
-
-
-def _ordered(beats: np.ndarray) -> Sequence[np.ndarray]:
-    """(N, ...) sorted along N; as np.sort, for few beats in a third of the time."""
-    if len(beats) > _FEW:
-        return np.sort(beats, axis=0)
-    rows = list(beats.copy())
-    lower = np.empty_like(rows[0])
-    for one, other in _comparisons(len(rows)):
-        np.minimum(rows[one], rows[other], out=lower)
-        np.maximum(rows[one], rows[other], out=rows[other])
-        rows[one], lower = lower, rows[one]
-    return rows
-
-
-@lru_cache(maxsize=_FEW)
-def _comparisons(n: int) -> list[tuple[int, int]]:
-    """Pairs that sort n values if each in turn is put in order (Batcher's odd-even merge sort)."""
-    pairs, size = [], 1
-    while size < n:
-        step = size
-        while step:
-            for start in range(step % size, n - step, 2 * step):
-                for one in range(start, min(start + step, n - step)):
-                    if one // (2 * size) == (one + step) // (2 * size):
-                        pairs.append((one, one + step))
-            step //= 2
-        size *= 2
-    return pairs
+    return (low + high) / 2
 
 
 def qrs_bounds(ecg: np.ndarray) -> tuple[int, int]:
