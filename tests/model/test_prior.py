@@ -140,6 +140,18 @@ def test_a_fitted_prior_follows_the_conditions_in_mean_spread_and_coupling():
     assert (CONDITIONAL.log_density(z, held_out) - uncoupled.log_density(z, held_out)).mean() > 0.1
 
 
+def test_where_a_condition_has_its_zero_does_not_matter():
+    conditions = subjects(500, 12)
+    z = CONDITIONAL.sample(conditions, seed=13)
+    fitted, shifted = fit_prior(z, conditions), fit_prior(z, conditions + [0.0, 5.0])
+    assert np.abs(fitted.coupling[2]).max() > 0.1
+    np.testing.assert_allclose(
+        shifted.log_density(z, conditions + [0.0, 5.0]),
+        fitted.log_density(z, conditions),
+        rtol=1e-6,
+    )
+
+
 def test_a_fitted_prior_keeps_the_mixture_of_what_is_left():
     conditions = subjects(4000, 6)
     u = TRUTH.sample(4000, seed=7)
@@ -197,6 +209,7 @@ def test_a_prior_of_before_there_was_a_coupling_has_none():
         {**CONDITIONAL.to_dict(), "weights": [-1.0]},
         {**CONDITIONAL.to_dict(), "mean": MEAN[:2].tolist()},
         {**CONDITIONAL.to_dict(), "coupling": COUPLING[:2].tolist()},
+        {**CONDITIONAL.to_dict(), "coupling": COUPLING.transpose(0, 2, 1).tolist()},
         {**CONDITIONAL.to_dict(), "means": [[0.0, 0.0]]},
         {**CONDITIONAL.to_dict(), "factors": np.full((1, 3, 3), np.nan).tolist()},
     ],
