@@ -36,7 +36,7 @@ def train(config: Config = CONFIG, overwrite: bool = False) -> Path:
     Raises:
         RunError: a run of this name is finished, or was begun with other settings or data.
         InUseError: another process has it.
-        ProcessError: another process of this run did not come, or has gone.
+        ProcessError: another process of this run did not come, has gone, or has other data.
         CohortError, ConditionError, ModelError, TrainingError, DeviceError: data, settings or
             devices do not fit.
     """
@@ -70,8 +70,11 @@ def _fitted(config: Config, cohort, split, schema, folder: Path):
     """The trained model, what it was trained on, and the history."""
     from evaluation.tensorboard import boards
     from training.fit import fit
+    from training.provenance import what_is_trained
     from training.setup import build_model, samples_of, warm_start
 
+    if processes.number() > 1:
+        processes.check_alike(what_is_trained(config, cohort))
     model = build_model(config, schema, cohort)
     if config.training.warm_start:
         warm_start(model, config.training.warm_start, config.training.freeze)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import hashlib
 import os
 import re
 import socket
@@ -29,7 +30,7 @@ _LOST = re.compile(
 
 
 class ProcessError(RuntimeError):
-    """Another process of the run that does not come, or has gone."""
+    """Another process of the run that does not come, has gone, or trains on something else."""
 
 
 def number() -> int:
@@ -137,6 +138,17 @@ def _end() -> None:
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(2)
+
+
+def check_alike(given: str) -> None:
+    """Raises ProcessError unless process 0 was given the same."""
+    mine = hashlib.sha256(given.encode()).digest()
+    if told(mine) != mine:
+        atexit.register(_end)  # before JAX's own, which would wait for process 0
+        raise ProcessError(
+            f"process {rank()} of {number()} has other settings or data than process 0. Start all "
+            "with the same settings, and the same data beside each."
+        )
 
 
 def told(content: bytes) -> bytes:

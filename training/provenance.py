@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from config import Config, to_dict
 from data import Cohort
 from data.cohort import default_qrs_sample
 from data.rows import chunks
@@ -63,6 +64,15 @@ def fingerprint(cohort: Cohort) -> str:
         digest.update(np.ascontiguousarray(ecg))
     digest.update(cohort.subjects.to_csv(index=False).encode())
     return digest.hexdigest()
+
+
+def what_is_trained(config: Config, cohort: Cohort) -> str:
+    """Settings, but for where files lie, and the data: the same on machines that train together."""
+    settings = to_dict(config)
+    for name in ("path", "cache", "outcomes", "workers"):
+        del settings["data"][name]
+    del settings["training"]["warm_start"]
+    return f"{settings} {fingerprint(cohort)}"
 
 
 def commit() -> str | None:
