@@ -71,6 +71,8 @@ class VAE(OwnObjective):
             "learned", a number of mV, or "mse" as published; see `model.noise`.
         profile_power: how far training goes by the noise of each lead and sample, if it is
             "per_sample": from 0, all alike, to 1, where the QRS is given up.
+        deviations: whether training counts the "squared" or the "absolute" deviations of a decoded
+            ECG; see `model.noise`. Absolute ones need noise "per_sample".
         kl_weight: weight of the KL term (1 is the evidence lower bound). Schedules change it.
         free_bits: nats per latent dimension below which the KL term does not push.
         condition_dropout: probability in training that a condition is hidden, so that it can be
@@ -110,6 +112,7 @@ class VAE(OwnObjective):
         time_warp: int = 0,
         noise: str | float = "per_recording",
         profile_power: float = 0.7,
+        deviations: str = "squared",
         kl_weight: float = 1.0,
         free_bits: float = 0.0,
         condition_dropout: float = 0.0,
@@ -141,6 +144,7 @@ class VAE(OwnObjective):
             "time_warp": int(time_warp),
             "noise": noise,
             "profile_power": float(profile_power),
+            "deviations": deviations,
             "kl_weight": float(kl_weight),
             "free_bits": float(free_bits),
             "condition_dropout": float(condition_dropout),
@@ -235,7 +239,7 @@ class VAE(OwnObjective):
         """The negative evidence lower bound in nats per ECG, averaged over the batch.
 
         Reconstruction: minus the log likelihood of the network's leads, summed over leads and
-        samples ("mse": squared error averaged over them). KL to N(0, I): summed over Z. Training
+        samples ("mse": squared error averaged over them; absolute `deviations`: a Laplace one). KL to N(0, I): summed over Z. Training
         decodes a sample of the posterior; otherwise its mean is decoded, and the value lies below
         that of the bound by about half a nat for each active dimension.
 
@@ -291,10 +295,8 @@ class VAE(OwnObjective):
 
     def reconstruction_loss(self, x, decoded):
         """(B, I, T) standardised ECGs and their decoding -> (B,) loss, see `compute_loss`."""
-        squared = ops.square(x - decoded)
-        return observation.negative_log_likelihood(
-            squared, self._log_noise(), self.settings["noise"]
-        )
+        kinds = self.settings["noise"], self.settings["deviations"]
+        return observation.negative_log_likelihood(x - decoded, self._log_noise(), *kinds)
 
     def _log_noise(self):
         """Log scale of the observation noise in units of `scale` and `profile`."""
@@ -554,10 +556,8 @@ class VAE(OwnObjective):
         for decoded in self.decode_batches(z, conditions):
             rows = slice(start, start + len(decoded))
             rest = np.asarray(ecg[rows]).reshape(decoded.shape) - decoded
-            rest = rest[:, self.picked] / unit
-            loss = observation.negative_log_likelihood(
-                np.square(rest), log_noise, self.settings["noise"]
-            )
+            rest = (rest[:, self.picked] / unit).astype(np.float32)
+            loss = observation.negative_log_likelihood(rest, log_noise, self.settings["noise"])
             bound[rows], start = -ops.convert_to_numpy(loss), rows.stop
         kl = ops.convert_to_numpy(gaussian_kl(mean, log_var)).sum(axis=1)
         return bound - kl - np.log(profile * np.ones(self.mean_beat.shape)).sum()

@@ -16,7 +16,7 @@ import keras
 import numpy as np
 from keras import ops
 from scipy import ndimage
-from scipy.sparse.linalg import svds
+from scipy.sparse.linalg import eigsh
 
 from data.rows import Rows
 from model import noise, prior
@@ -162,9 +162,7 @@ def weighted_pca(
     n, d = x.shape
     scaled = rest * np.sqrt(weights / n)[:, None]
     found = min(count, (n - 1) // 2, d)  # more components than that leave no noise to measure
-    # A fixed start vector makes it reproducible. All singular values would take a minute.
-    start = np.random.default_rng(0).standard_normal(min(n, d))
-    directions = svds(scaled, k=found, v0=start)[2][::-1] if found else np.zeros((0, d))
+    directions = principal_directions(scaled, found) if found else np.zeros((0, d))
     scores = rest @ directions.T  # (N, Z)
     rest = rest - scores @ directions
     error = (rest**2).sum(axis=1) / max(d - found, 1)
@@ -179,6 +177,19 @@ def weighted_pca(
         max(float(np.average(error, weights=weights)), 1e-8),
         precision / precision.mean(),
     )
+
+
+def principal_directions(x: np.ndarray, count: int) -> np.ndarray:
+    """The first right singular vectors (K, D) of (N, D), orthonormal, by the smaller Gram matrix.
+
+    A third to a half of the time of `svds`, which multiplies by all of x a hundred times over.
+    """
+    wide = x.shape[0] <= x.shape[1]
+    gram = x @ x.T if wide else x.T @ x
+    start = np.random.default_rng(0).standard_normal(len(gram))  # fixed: reproducible
+    vectors = eigsh(gram, k=count, v0=start)[1][:, ::-1]
+    # Orthonormal also where singular values are 0, whose vectors x @ v would not say.
+    return np.linalg.qr(x.T @ vectors if wide else vectors)[0].T
 
 
 def standardise_latent(model: keras.Model, ecg: np.ndarray, conditions: np.ndarray) -> None:

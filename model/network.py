@@ -18,7 +18,7 @@ from data.conditions import ConditionSchema
 from data.leads import LEADS
 from data.units import UNITS
 from model.blocks import Stack
-from model.noise import KINDS
+from model.noise import DEVIATIONS, KINDS
 from model.replicas import replicas
 from model.user_keras import standard_settings
 from model.warp import TimeWarp
@@ -211,6 +211,14 @@ def check_settings(
         raise ModelError(f"noise: one of {KINDS} or a number of mV above 0. Received: {noise!r}.")
     if not 0 <= settings["profile_power"] <= 1:
         raise ModelError(f"profile_power: in [0, 1]. Received: {settings['profile_power']}.")
+    if settings["deviations"] not in DEVIATIONS:
+        expected, received = " or ".join(DEVIATIONS), settings["deviations"]
+        raise ModelError(f"deviations: {expected}. Received: {received!r}.")
+    if settings["deviations"] == "absolute" and noise != "per_sample":
+        raise ModelError(
+            'deviations="absolute" needs noise="per_sample", which is fitted after training. '
+            f"Received: noise={noise!r}."
+        )
     for name, high in (("kl_weight", math.inf), ("free_bits", math.inf), ("condition_dropout", 1)):
         if not 0 <= settings[name] < high:
             raise ModelError(f"Expected {name} in [0, {high}). Received: {settings[name]}.")

@@ -14,6 +14,10 @@ has three. So the network is trained in units of a `profile`: the SD that factor
 each lead and sample to a power below 1 (`profile_power`; 0 weighs all alike). When it is trained,
 the noise is fitted to what it does leave (`fit`), without that power.
 
+In training, deviations count by their squares, as the Student t has it, or by their sizes: a
+Laplace distribution with the same factor. Of real ECGs the largest deviations are mostly what no
+network of this size can foretell, and squares spend it on them.
+
 Dims: N ECGs, B batch, I leads that the network works on, T samples, D = I x T.
 """
 
@@ -28,6 +32,8 @@ from keras import ops
 from scipy import ndimage, optimize
 
 KINDS = ("per_sample", "per_recording", "learned", "mse")
+DEVIATIONS = ("squared", "absolute")
+ROUNDED = 0.014  # of the SD: sizes well below it count by their squares, a fraction of a uV
 FREEDOM = 4.0  # of the Student t: 90% of the noise levels lie within a factor of 2.4
 QUIETEST = 0.005  # of the SD of all ECGs: no lead and sample has less noise, 1 uV or so
 CHUNK = 1024  # ECGs whose noise is drawn at a time: 26 MB
@@ -35,21 +41,30 @@ ROUNDS = 8  # of fitting levels and recordings in turn; they settle in about 5
 SMOOTHING = 0.00625  # of T, SD of a Gaussian, 5 ms of 800: a level is that of its surroundings
 
 
-def negative_log_likelihood(squared, log_sd, kind: str | float):
+def negative_log_likelihood(rest, log_sd, kind: str | float, deviations: str = "squared"):
     """Loss of the reconstruction of each ECG, in nats but for "mse".
 
     Args:
-        squared: (B, I, T) squared deviations.
-        log_sd: (I, T) or scalar log scale of the noise, in the same units.
+        rest: (B, I, T) ECG less decoded ECG.
+        log_sd: (I, T) or scalar log scale of the noise, in the same units: its SD at the typical
+            recording.
         kind: see the module.
+        deviations: "squared" or "absolute", see the module.
 
     Returns:
         (B,): summed over leads and samples ("mse": averaged).
     """
     if kind == "mse":
-        return ops.mean(squared, axis=(1, 2))
-    d = squared.shape[1] * squared.shape[2]
-    distance = ops.sum(squared * ops.exp(-2 * log_sd), axis=(1, 2))
+        return ops.mean(ops.square(rest), axis=(1, 2))
+    d = rest.shape[1] * rest.shape[2]
+    if deviations == "absolute":
+        # Laplace, whose rate is gamma-distributed over recordings; sqrt(2) scales are its SD.
+        size = ops.sqrt(ops.square(rest * ops.exp(-log_sd)) + ROUNDED**2) - ROUNDED
+        distance = math.sqrt(2) * ops.sum(size, axis=(1, 2))
+        constant = math.lgamma(FREEDOM) - math.lgamma(FREEDOM + d)
+        constant += d * math.log(math.sqrt(2) * FREEDOM)
+        return (FREEDOM + d) * ops.log1p(distance / FREEDOM) + d * ops.mean(log_sd) + constant
+    distance = ops.sum(ops.square(rest) * ops.exp(-2 * log_sd), axis=(1, 2))
     log_sd = ops.mean(log_sd)
     if kind not in ("per_sample", "per_recording"):
         return 0.5 * distance + d * (log_sd + 0.5 * math.log(2 * math.pi))

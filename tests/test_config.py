@@ -147,6 +147,7 @@ def test_settings_are_frozen():
         (Config, "run", {"run": "two words"}),
         (Config, "run", {"run": "line\n"}),
         (Config, "training.watch", {"training": TrainingConfig(watch="c_index")}),
+        (ModelConfig, "model.deviations", {"deviations": "absolute", "noise": "mse"}),
         (
             Config,
             "model.task",
@@ -162,7 +163,10 @@ def test_a_value_that_makes_no_sense_is_one_sentence_with_its_field(section, fie
 
 
 # What some choices ask for beside them.
-COMPANIONS = {DataConfig: {"path": Path("somewhere")}, ModelConfig: {"target": "diabetes"}}
+COMPANIONS = {
+    DataConfig: {"path": Path("somewhere")},
+    ModelConfig: {"target": "diabetes", "noise": "per_sample"},
+}
 CHOICES = [
     (kind, name, get_args(hint))
     for kind in SECTIONS.values()

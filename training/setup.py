@@ -33,7 +33,7 @@ NAMED = 50  # equal recordings that are named one by one
 # Settings in which a model may differ from the one that it takes encoder and decoder from.
 NOT_OF_THE_NETWORK = (
     *("task", "head_inputs", "task_weight", "ties", "classes", "name", "seed"),
-    *("kl_weight", "free_bits", "condition_dropout", "profile_power"),
+    *("kl_weight", "free_bits", "condition_dropout", "profile_power", "deviations"),
 )
 
 

@@ -1,7 +1,10 @@
+import math
+
 import keras
 import numpy as np
 import pytest
-from scipy import stats
+import tensorflow as tf
+from scipy import integrate, stats
 
 from data.leads import expansion_matrix
 from model import noise
@@ -44,8 +47,60 @@ def test_the_loss_is_that_of_scipy_in_nats(kind):
         expected = -stats.multivariate_t.logpdf(flat, shape=np.diag(sd**2), df=4)
     else:
         expected = -stats.norm.logpdf(flat, 0, sd).sum(axis=1)
-    loss = noise.negative_log_likelihood(rest**2, log_sd, kind)
+    loss = noise.negative_log_likelihood(rest, log_sd, kind)
     np.testing.assert_allclose(keras.ops.convert_to_numpy(loss), expected, rtol=1e-5)
+
+
+def test_absolute_deviations_are_a_laplace_distribution_of_a_rate_that_varies(monkeypatch):
+    monkeypatch.setattr(noise, "ROUNDED", 1e-6)
+    log_sd = np.array([[0.1, -0.4, 0.6]])
+    scale = np.exp(log_sd) / np.sqrt(2)
+    rate = stats.gamma(noise.FREEDOM, scale=1 / noise.FREEDOM)
+
+    def density(rest):
+        def at(value):
+            return rate.pdf(value) * stats.laplace.pdf(rest, scale=scale / value).prod()
+
+        return integrate.quad(at, 0, np.inf)[0]
+
+    rest = RNG.normal(size=(4, 1, 3))
+    loss = noise.negative_log_likelihood(rest, log_sd, "per_sample", "absolute")
+    expected = [-np.log(density(one)) for one in rest]
+    np.testing.assert_allclose(keras.ops.convert_to_numpy(loss), expected, rtol=1e-4)
+
+
+def test_absolute_deviations_are_rounded_where_nothing_deviates():
+    log_sd = np.log(np.full((2, 3), 0.5))
+    rest = tf.Variable(np.zeros((1, 2, 3)))
+    with tf.GradientTape() as tape:
+        loss = noise.negative_log_likelihood(rest, log_sd, "per_sample", "absolute")
+    np.testing.assert_array_equal(tape.gradient(loss, rest), 0)
+    rest.assign(np.full((1, 2, 3), 1e-2))  # 0.02 SD
+    with tf.GradientTape() as tape:
+        loss = noise.negative_log_likelihood(rest, log_sd, "per_sample", "absolute")
+    half, full = tape.gradient(loss, rest), math.sqrt(2) / 0.5 * (noise.FREEDOM + 6) / 4
+    assert 0.5 * full < float(half[0, 0, 0]) < full
+
+
+def test_what_training_counts_leaves_the_bound_alone():
+    kinds = [
+        VAE(SHAPE, *LAYERS, Z, 5, schema=SCHEMA, noise="per_sample", deviations=deviations)
+        for deviations in noise.DEVIATIONS
+    ]
+    for vae in kinds:
+        vae.adapt(ECG, TABLE).fit_noise(ECG, TABLE).compile()
+    first, second = (vae.bound(ECG, TABLE) for vae in kinds)
+    np.testing.assert_allclose(first, second, rtol=1e-6)  # of the same weights
+    losses = [vae.evaluate((ECG, ENCODED), return_dict=True, verbose=0)["loss"] for vae in kinds]
+    assert abs(losses[0] - losses[1]) > 1
+
+
+@pytest.mark.parametrize("noise_kind", ["per_recording", "learned", "mse", 0.1])
+def test_absolute_deviations_need_noise_that_is_fitted_after_training(noise_kind):
+    with pytest.raises(ModelError, match='needs noise="per_sample"'):
+        VAE(SHAPE, *LAYERS, Z, 0, noise=noise_kind, deviations="absolute")
+    with pytest.raises(ModelError, match="deviations: squared or absolute"):
+        VAE(SHAPE, *LAYERS, Z, 0, deviations="cubed")
 
 
 def test_the_fit_finds_levels_and_what_goes_together():
