@@ -239,9 +239,10 @@ class VAE(OwnObjective):
         """The negative evidence lower bound in nats per ECG, averaged over the batch.
 
         Reconstruction: minus the log likelihood of the network's leads, summed over leads and
-        samples ("mse": squared error averaged over them; absolute `deviations`: a Laplace one). KL to N(0, I): summed over Z. Training
-        decodes a sample of the posterior; otherwise its mean is decoded, and the value lies below
-        that of the bound by about half a nat for each active dimension.
+        samples ("mse": squared error averaged over them; `deviations`: under a Laplace one if they
+        are absolute). KL to N(0, I): summed over Z. Training decodes a sample of the posterior;
+        otherwise its mean is decoded, and the value lies below that of the bound by about half a
+        nat for each active dimension.
 
         Returns:
             Scalar: mean over B, weighted by `sample_weight` if given.

@@ -160,12 +160,13 @@ def weighted_pca(
     effect = np.linalg.solve(gram, weighted.T @ x)
     rest = x - conditions @ effect
     n, d = x.shape
-    scaled = rest * np.sqrt(weights / n)[:, None]
     found = min(count, (n - 1) // 2, d)  # more components than that leave no noise to measure
-    directions = principal_directions(scaled, found) if found else np.zeros((0, d))
+    directions = np.zeros((0, d))
+    if found:
+        directions = principal_directions(rest * np.sqrt(weights / n)[:, None], found)
     scores = rest @ directions.T  # (N, Z)
-    rest = rest - scores @ directions
-    error = (rest**2).sum(axis=1) / max(d - found, 1)
+    left = np.einsum("nd,nd->n", rest, rest) - (scores**2).sum(axis=1)
+    error = np.maximum(left, 0) / max(d - found, 1)
     # A row that has a component to itself leaves nothing: its weight must not become infinite.
     precision = 1 / np.maximum(error, max(0.1 * np.median(error), 1e-8))
     missing = count - found  # fewer rows than latent dimensions
