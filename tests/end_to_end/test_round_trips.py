@@ -225,7 +225,7 @@ POSITIVE = st.floats(1e-9, 1e9)
     model=st.fixed_dictionaries(
         {
             "hidden": st.lists(st.integers(1, 999), max_size=3).map(tuple),
-            "noise": st.sampled_from(["per_recording", "learned", "mse"]) | POSITIVE,
+            "noise": st.sampled_from(["per_sample", "per_recording", "learned", "mse"]) | POSITIVE,
             "kl_weight": POSITIVE | st.just(0.0),
             "linear_path": st.booleans(),
         }
@@ -236,6 +236,8 @@ POSITIVE = st.floats(1e-9, 1e9)
 )
 def test_any_configuration_comes_back_out_of_json(base, run, data, model, training):
     assume(base.data.source == "synthetic" or data["path"] is not None)
+    if model["noise"] != "per_sample":
+        model = {**model, "deviations": "squared"}
     sections = {"data": data, "model": model, "training": training}
     config = replace(
         base,
