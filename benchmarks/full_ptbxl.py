@@ -23,7 +23,7 @@ import tyro
 from config import PRESETS
 
 ROOT = Path(__file__).resolve().parents[1]
-TABLE = "ptbxl_database.csv"
+TABLE, STATEMENTS = "ptbxl_database.csv", "scp_statements.csv"
 
 
 def main(folder: tyro.conf.Positional[Path], records: int = 21_799, epochs: int = 5) -> None:
@@ -37,14 +37,19 @@ def main(folder: tyro.conf.Positional[Path], records: int = 21_799, epochs: int 
     with tempfile.TemporaryDirectory() as scratch:
         repeated = Path(scratch) / "repeated"
         repeated.mkdir()
-        for entry in folder.resolve().iterdir():
-            if entry.name != TABLE:
-                (repeated / entry.name).symlink_to(entry)
+        (repeated / STATEMENTS).symlink_to(folder.resolve() / STATEMENTS)
         table = pd.read_csv(folder / TABLE, dtype=str)
         there = [(folder / f"{name}.hea").is_file() for name in table["filename_hr"]]
         table = table[there]
-        table = table.iloc[np.arange(records) % len(table)]
-        table.assign(ecg_id=np.arange(1, records + 1)).to_csv(repeated / TABLE, index=False)
+        copy, row = np.divmod(np.arange(records), len(table))
+        for number in range(copy[-1] + 1):  # under names of their own: a record is read once
+            (repeated / f"copy{number}").symlink_to(folder.resolve())
+        table = table.iloc[row].assign(ecg_id=np.arange(1, records + 1))
+        for name in ("filename_lr", "filename_hr"):
+            table[name] = [
+                f"copy{number}/{file}" for number, file in zip(copy, table[name], strict=True)
+            ]
+        table.to_csv(repeated / TABLE, index=False)
         command = [sys.executable, str(ROOT / "train.py"), "--preset", "ptbxl"]
         command += ["--data.path", str(repeated), "--training.epochs", str(epochs)]
         started = time.perf_counter()
