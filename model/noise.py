@@ -15,8 +15,8 @@ each lead and sample to a power below 1 (`profile_power`; 0 weighs all alike). W
 the noise is fitted to what it does leave (`fit`), without that power.
 
 In training, deviations count by their squares, as the Student t has it, or by their sizes: a
-Laplace distribution with the same factor. Of real ECGs the largest deviations are mostly what no
-network of this size can foretell, and squares spend it on them.
+Laplace distribution whose rate varies over recordings (a Gamma variable of mean 1). Squares go by
+the largest deviations, sizes less so. What each does to real and to simulated ECGs: `docs/real.md`.
 
 Dims: N ECGs, B batch, I leads that the network works on, T samples, D = I x T.
 """
