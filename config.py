@@ -375,6 +375,14 @@ CONFIG = Config(model=ModelConfig(noise="per_sample", profile_power=0.3, time_wa
 REAL = replace(
     CONFIG.model, latent_space_dim=48, hidden=(256,), profile_power=0.2, deviations="absolute"
 )
+REAL_TRAINING = replace(
+    CONFIG.training,
+    epochs=120,
+    batch_size=32,
+    gradient_norm=2000.0,
+    patience=50,
+    augmentation=3.0,
+)
 
 PRESETS = {
     # Simulated cohort, minutes on two CPU cores.
@@ -411,9 +419,7 @@ PRESETS = {
         run="ptbxl",
         data=DataConfig(source="ptbxl", path=Path("ptb-xl"), split="fold"),
         model=REAL,
-        training=TrainingConfig(
-            epochs=120, batch_size=32, gradient_norm=2000.0, augmentation=3.0, patience=50
-        ),
+        training=REAL_TRAINING,
     ),
     # Simulated cohort with outcomes, and a Cox head on the latent space.
     "prediction": replace(
@@ -439,6 +445,7 @@ PRESETS = {
         run="recordings",
         data=DataConfig(source="recordings", path=Path("recordings"), conditions=("age", "sex")),
         model=REAL,
+        training=REAL_TRAINING,
     ),
     # UK Biobank, resting ECGs: python train.py --preset ukbiobank --data.path FOLDER
     "ukbiobank": replace(
@@ -446,5 +453,6 @@ PRESETS = {
         run="ukbiobank",
         data=DataConfig(source="ukbiobank", path=Path("ukbiobank")),
         model=REAL,
+        training=REAL_TRAINING,
     ),
 }

@@ -57,8 +57,8 @@ def adapt(model: keras.Model, ecg: np.ndarray | Rows, conditions: np.ndarray) ->
         layer.profile.assign(model.profile * np.ones(mean_beat.shape))
     if not model.settings["linear_path"]:
         return
-    reweighted = kind in ("per_sample", "per_recording")
-    start = linear_start(x, encoded, model.latent_space_dim, reweighted)
+    rounds = REWEIGHTINGS if kind in ("per_sample", "per_recording") else 1
+    start = linear_start(x, encoded, model.latent_space_dim, rounds)
     model.encoder.get_layer("linear_mean").kernel.assign(start.encoder)
     model.encoder.get_layer("log_var").bias.assign(start.log_var)
     model.decoder.get_layer("linear_ecg").kernel.assign(start.decoder)
@@ -80,13 +80,10 @@ def what_is_left(
     Returns:
         (I, T) of geometric mean 1.
     """
-    weights = np.ones(len(x))
-    for _ in range(REWEIGHTINGS):
-        counted = weights
-        effect, directions, _, _, weights = weighted_pca(x, conditions, counted, count)
-    rest = x - conditions @ effect
-    rest -= (rest @ directions.T) @ directions
-    variance = np.average(rest**2, axis=0, weights=counted).reshape(shape)
+    found = weighted_pca(x, conditions, count, REWEIGHTINGS)
+    rest = x - conditions @ found.effect
+    rest -= (rest @ found.directions.T) @ found.directions
+    variance = np.average(rest**2, axis=0, weights=found.weights).reshape(shape)
     variance = ndimage.gaussian_filter1d(variance, noise.SMOOTHING * shape[1], axis=1)
     log_sd = 0.5 * np.log(np.maximum(variance, noise.QUIETEST**2))
     return np.exp(log_sd - log_sd.mean())
@@ -108,9 +105,7 @@ class LinearStart(NamedTuple):
     noise: float
 
 
-def linear_start(
-    x: np.ndarray, conditions: np.ndarray, count: int, reweighted: bool
-) -> LinearStart:
+def linear_start(x: np.ndarray, conditions: np.ndarray, count: int, rounds: int) -> LinearStart:
     """The maximum-likelihood solution of conditional probabilistic PCA.
 
     A ridge regression of the beat on the conditions, then principal components of what remains.
@@ -119,79 +114,93 @@ def linear_start(
         x: (N, D), standardised ECGs.
         conditions: (N, C).
         count: Z.
-        reweighted: recordings count by how well they fit, as a Student t asks for (Archambeau,
-            Delannay and Verleysen 2006); otherwise each counts once.
+        rounds: from the second on recordings count by how well they fit, as a Student t asks for
+            (Archambeau, Delannay and Verleysen 2006).
     """
-    weights = np.ones(len(x))
-    for _ in range(REWEIGHTINGS if reweighted else 1):
-        effect, directions, variances, residual, weights = weighted_pca(
-            x, conditions, weights, count
-        )
+    found = weighted_pca(x, conditions, count, rounds)
     # Posterior of probabilistic PCA: z = M^-1 W^T (x - mean), covariance noise^2 M^-1.
-    signal = np.sqrt(np.maximum(variances - residual, 1e-3 * residual))
-    loadings = directions * signal[:, None]  # (Z, D)
+    residual = found.residual
+    signal = np.sqrt(np.maximum(found.variances - residual, 1e-3 * residual))
+    loadings = found.directions * signal[:, None]  # (Z, D)
     encode = loadings / (signal**2 + residual)[:, None]
     return LinearStart(
-        encoder=np.concatenate([encode, -encode @ effect.T], axis=1).T,
+        encoder=np.concatenate([encode, -encode @ found.effect.T], axis=1).T,
         log_var=np.log(residual / (signal**2 + residual)),
-        decoder=np.concatenate([loadings, effect]),
+        decoder=np.concatenate([loadings, found.effect]),
         noise=residual,
     )
 
 
-def weighted_pca(
-    x: np.ndarray, conditions: np.ndarray, weights: np.ndarray, count: int
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, float, np.ndarray]:
-    """Ridge regression on conditions, then principal components of what remains.
+class Components(NamedTuple):
+    """What `weighted_pca` finds.
+
+    Attributes:
+        effect: (C, D) of the conditions.
+        directions: (Z, D), orthonormal; zeros where there are too few rows for so many.
+        variances: (Z,) of the rows along them, each row counted once.
+        residual: mean variance of what is left.
+        weights: (N,) that the rows had in the last round, mean 1.
+    """
+
+    effect: np.ndarray
+    directions: np.ndarray
+    variances: np.ndarray
+    residual: float
+    weights: np.ndarray
+
+
+def weighted_pca(x: np.ndarray, conditions: np.ndarray, count: int, rounds: int) -> Components:
+    """Ridge regression on conditions, then principal components of what remains, repeatedly.
+
+    All rounds but for the result take place in the products of rows with each other, (N, N): x is
+    multiplied by itself once.
 
     Args:
         x: (N, D).
         conditions: (N, C).
-        weights: (N,), mean 1.
         count: Z.
-
-    Returns:
-        Effects (C, D), directions (Z, D), their variances (Z,), the mean variance of what is left,
-        and weights (N,) for another round: inverse to what is left of each row.
+        rounds: in the first each row counts once, in the others inversely to what was left of it.
     """
-    # One pseudo-subject per column with no effect: columns that never vary stay at zero.
-    weighted = conditions * weights[:, None]
-    gram = weighted.T @ conditions + np.eye(conditions.shape[1])
-    effect = np.linalg.solve(gram, weighted.T @ x)
-    rest = x - conditions @ effect
     n, d = x.shape
     found = min(count, (n - 1) // 2, d)  # more components than that leave no noise to measure
-    directions = np.zeros((0, d))
-    if found:
-        directions = principal_directions(rest * np.sqrt(weights / n)[:, None], found)
-    scores = rest @ directions.T  # (N, Z)
-    left = np.einsum("nd,nd->n", rest, rest) - (scores**2).sum(axis=1)
-    error = np.maximum(left, 0) / max(d - found, 1)
-    # A row that has a component to itself leaves nothing: its weight must not become infinite.
-    precision = 1 / np.maximum(error, max(0.1 * np.median(error), 1e-8))
     missing = count - found  # fewer rows than latent dimensions
-    return (
+    products, precision = x @ x.T, np.ones(n)
+    for _ in range(rounds):
+        weights = precision / precision.mean()
+        # One pseudo-subject per column with no effect: columns that never vary stay at zero.
+        weighted = conditions * weights[:, None]
+        gram = weighted.T @ conditions + np.eye(conditions.shape[1])
+        regression = np.linalg.solve(gram, weighted.T)  # (C, N): effect = regression @ x
+        of_rest = products - conditions @ (regression @ products)
+        of_rest -= (of_rest @ regression.T) @ conditions.T  # rest @ rest.T
+        root = np.sqrt(weights / n)
+        values, vectors = largest(root[:, None] * of_rest * root, found)
+        mixed = root[:, None] * vectors  # directions = mixed.T @ rest, but for their length
+        scores = of_rest @ mixed / np.sqrt(np.maximum(values, 1e-16 * values.max(initial=1e-8)))
+        left = np.diagonal(of_rest) - (scores**2).sum(axis=1)
+        error = np.maximum(left, 0) / max(d - found, 1)
+        # A row that has a component to itself leaves nothing: its weight must not be infinite.
+        precision = 1 / np.maximum(error, max(0.1 * np.median(error), 1e-8))
+    effect = regression @ x
+    # Orthonormal also where variances are 0, whose directions the rows do not say.
+    directions = np.linalg.qr((x - conditions @ effect).T @ mixed)[0].T
+    return Components(
         effect,
         np.concatenate([directions, np.zeros((missing, d))]),
         # Unweighted: in the prior each subject counts once.
         np.concatenate([(scores**2).mean(axis=0), np.zeros(missing)]),
         max(float(np.average(error, weights=weights)), 1e-8),
-        precision / precision.mean(),
+        weights,
     )
 
 
-def principal_directions(x: np.ndarray, count: int) -> np.ndarray:
-    """The first right singular vectors (K, D) of (N, D), orthonormal, by the smaller Gram matrix.
-
-    In half the time of `svds`, which multiplies by all of x a hundred times over. Singular values
-    below 1e-8 of the largest are lost in rounding.
-    """
-    wide = x.shape[0] <= x.shape[1]
-    gram = x @ x.T if wide else x.T @ x
-    start = np.random.default_rng(0).standard_normal(len(gram))  # fixed: reproducible
-    vectors = eigsh(gram, k=count, v0=start)[1][:, ::-1]
-    # Orthonormal also where singular values are 0, whose vectors x @ v would not say.
-    return np.linalg.qr(x.T @ vectors if wide else vectors)[0].T
+def largest(symmetric: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """The K largest eigenvalues (K,) of (N, N), falling, and their eigenvectors (N, K)."""
+    if not count:
+        return np.zeros(0), np.zeros((len(symmetric), 0))
+    start = np.random.default_rng(0).standard_normal(len(symmetric))  # fixed: reproducible
+    values, vectors = eigsh(symmetric, k=count, v0=start)
+    return values[::-1], vectors[:, ::-1]
 
 
 def standardise_latent(model: keras.Model, ecg: np.ndarray, conditions: np.ndarray) -> None:

@@ -135,7 +135,7 @@ MUTATIONS = [
         LOSS,
         ("mean_beat = x.mean(axis=0)", "mean_beat = np.median(x, axis=0)"),
         ("np.sqrt((x**2).mean())", "np.abs(x).mean()"),
-        ("np.maximum(variances - residual, 1e-3", "np.maximum(variances, 1e-3"),
+        ("np.maximum(found.variances - residual, 1e-3", "np.maximum(found.variances, 1e-3"),
         ("encode = loadings / (signal**2 + residual)", "encode = loadings / (signal**2)"),
         ("np.log(residual / (signal**2 + residual))", "np.log(residual / signal**2)"),
         ("mean.var(axis=0) + np.exp(log_var).mean(axis=0)", "mean.var(axis=0)"),

@@ -49,7 +49,7 @@ class Calls(keras.utils.PyDataset):
         return call if self.resident is None else call | {"resident": self.resident}
 
 
-def pipeline(batches: Batches | Calls):
+def pipeline(batches: Batches | Calls | Filled):
     """What `fit` reads: these batches, by tf.data where the backend is TensorFlow.
 
     They are then made while the step before runs. Keras would put a Python generator around them,
@@ -61,16 +61,21 @@ def pipeline(batches: Batches | Calls):
     import tensorflow as tf
 
     example = batches[0]
-    parts = tf.nest.flatten(example)
-    whole = isinstance(batches, Calls) or batches.shuffle  # all have the shape of the first
+    given = tf.nest.flatten(example)
+    parts = [part for part in given if part is not None]  # of targets that there are not
+    whole = not isinstance(batches, Batches) or batches.shuffle  # all have the shape of the first
 
     def make(index: tf.Tensor):
         made = tf.numpy_function(
-            lambda number: tf.nest.flatten(batches[number]), [index], [one.dtype for one in parts]
+            lambda number: [part for part in tf.nest.flatten(batches[number]) if part is not None],
+            [index],
+            [one.dtype for one in parts],
         )
         for one, like in zip(made, parts, strict=True):
             one.set_shape(like.shape if whole else (None, *like.shape[1:]))
-        return tf.nest.pack_sequence_as(example, made)
+        left = iter(made)
+        filled = [None if part is None else next(left) for part in given]
+        return tf.nest.pack_sequence_as(example, filled)
 
     # There is nothing to tune, and the thread that tunes is not told when several devices end: they
     # would wait for it, for up to a minute (TensorFlow 2.21).

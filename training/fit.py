@@ -29,6 +29,8 @@ from training.checkpoint import Checkpoint
 from training.devices import devices_in_use
 from vae import VAE
 
+VALIDATED = 256  # ECGs at most in a batch of validation
+
 
 def kl_weight_at(epoch: int, settings: TrainingConfig, final: float) -> float:
     """Weight of the KL term in this epoch (0, 1, ...).
@@ -139,14 +141,15 @@ def fit(
     batches = Batches(
         train, size, settings.seed, settings.augmentation, resident=resident, share=share
     )
-    watched = Batches(
-        validation, 256, shuffle=False, resident=resident and jax, first=len(train.ecg)
-    )
-    if resident and jax:
-        watched = Calls(Filled(watched, watched.batch_size), model.resident)
-    else:
-        several = devices > replicas()
-        watched = Filled(watched, devices, share) if several else pipeline(watched)
+    several, on_device = devices > replicas(), resident and jax
+    rows = -(-len(validation.ecg) // -(-len(validation.ecg) // VALIDATED))
+    watched = Batches(validation, rows, shuffle=False, resident=on_device, first=len(train.ecg))
+    # All batches alike, so that one program is compiled for them.
+    watched = Filled(watched, -(-watched.batch_size // devices) * devices, share)
+    if on_device:
+        watched = Calls(watched, model.resident)
+    elif not several:
+        watched = pipeline(watched)
     if batches.batch_size < settings.batch_size:
         print(f"The batch is the whole training set: {batches.batch_size} ECGs.")
     model.compile(

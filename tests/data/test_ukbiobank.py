@@ -247,6 +247,7 @@ def test_the_preset_reads_the_stored_beats():
     preset = PRESETS["ukbiobank"]
     assert (preset.data.source, preset.data.beats) == ("ukbiobank", "median")
     assert preset.model == PRESETS["ptbxl"].model
+    assert preset.training == PRESETS["recordings"].training == PRESETS["ptbxl"].training
 
 
 # --- what is refused ----------------------------------------------------------------------------

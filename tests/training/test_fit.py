@@ -13,7 +13,7 @@ from tests.tiny_cohort import COHORT, CONFIGURED, OTHERS, SCHEMA, TRAIN, VALIDAT
 from training import batches as batches_module
 from training import calls
 from training import fit as training
-from training.batches import Batches, Samples, hold
+from training.batches import Batches, Filled, Samples, hold
 from training.calls import Calls, pipeline
 from training.checkpoint import TrainingError
 from training.fit import fit, kl_weight_at, learning_rate_at
@@ -148,6 +148,19 @@ def test_the_pipeline_hands_out_the_batches_of_each_epoch(shuffle, target):
             assert len(received) == len(target_of) + 1
             for one, other in zip(received[1:], target_of, strict=True):
                 np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize("target", [None, np.arange(40, dtype=np.float32)])
+def test_filled_batches_have_one_shape_and_weights_that_count_each_row_once(target):
+    batches = Filled(Batches(TRAIN._replace(target=target), 16, shuffle=False), 16)
+    made = pipeline(batches)
+    assert made.element_spec[0][0].shape == (16, 12, 60)
+    assert made.element_spec[2].shape == (16,)
+    counted = []
+    for (_, conditions), targets, weights in made:
+        assert (targets is None) == (target is None)
+        counted.append(np.asarray(conditions)[np.asarray(weights) > 0])
+    np.testing.assert_array_equal(np.concatenate(counted), TRAIN.conditions)
 
 
 def test_calls_hold_each_batch_once_and_differ_in_length_by_filling_alone(monkeypatch):
