@@ -1,12 +1,12 @@
 """How many latent dimensions and how wide a network real ECGs ask for: a table, judged on fold 9.
 
-    python -m benchmarks.capacity FOLDER [--dims 10 16 24 32 48] [--hidden 256] [--seeds 0]
+    python -m benchmarks.capacity FOLDER [--dims 10 16 24 32 48] [--hidden 256 256x256] [--seeds 0]
         [--set section.setting=value ...]
 
 Trains the preset `ptbxl` on folds 1 to 8 of the PTB-XL in FOLDER for each combination, and judges
-on fold 9, which also stops the training; fold 10 is not read. What follows `--set` is set in all of
-them, as `training.augmentation=1.0`. A combination that was measured is kept in
-`runs/capacity/` and not trained again.
+on fold 9, which also stops the training; fold 10 is not read. 256x256 are two hidden layers. What
+follows `--set` is set in all of them, as `training.augmentation=1.0`. A combination that was
+measured is kept in `runs/capacity/` and not trained again.
 
 Columns: MAE in uV, and beside that of PCA with as many dimensions; MAE in the P segment beside that
 of the mean beat, and in QRS beside PCA; generated beats without measurable P above real ones, in
@@ -97,7 +97,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("folder", type=Path)
     parser.add_argument("--dims", type=int, nargs="+", default=[10, 16, 24, 32, 48])
-    parser.add_argument("--hidden", type=int, nargs="+", default=[256])
+    parser.add_argument("--hidden", nargs="+", default=["256"])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--set", nargs="+", default=[], metavar="section.setting=value")
     given = parser.parse_args()
@@ -112,18 +112,19 @@ def main() -> None:
     print("| dims | hidden | seed |", " | ".join(COLUMNS), "|")
     print("|", " | ".join(["---"] * (3 + len(COLUMNS))), "|")
     for dims in given.dims:
-        for width in given.hidden:
+        for widths in given.hidden:
             for seed in given.seeds:
-                own = "-".join([str(dims), str(width), str(seed), *given.set])
+                own = "-".join([str(dims), widths, str(seed), *given.set])
                 name = "".join(sign if sign.isalnum() else "-" for sign in own)
                 file = KEPT / f"{name}.json"
                 if not file.exists():
-                    model = replace(base.model, latent_space_dim=dims, hidden=(width,))
+                    hidden = tuple(int(width) for width in widths.split("x"))
+                    model = replace(base.model, latent_space_dim=dims, hidden=hidden)
                     training = replace(base.training, seed=seed)
                     metrics = judged(replace(base, run=name, model=model, training=training))
                     file.write_text(json.dumps(metrics, default=float))
                 values = row(json.loads(file.read_text()))
-                print(f"| {dims} | {width} | {seed} |", " | ".join(values), "|", flush=True)
+                print(f"| {dims} | {widths} | {seed} |", " | ".join(values), "|", flush=True)
 
 
 if __name__ == "__main__":

@@ -100,7 +100,7 @@ def fit(rest: np.ndarray, quietest: np.ndarray) -> Fitted:
     size = n_leads * n_samples
     squared, weight = np.square(rest, dtype=np.float64), np.ones(n)
     for _ in range(ROUNDS):  # expectation and maximisation (Lange, Little and Taylor 1989)
-        variance = np.einsum("n,nit->it", weight, squared) / n
+        variance = np.tensordot(weight, squared, 1) / n
         variance = ndimage.gaussian_filter1d(variance, SMOOTHING * n_samples, axis=1)
         variance = np.maximum(variance, quietest**2)
         # Their common level would take hundreds of rounds: it is solved for.
@@ -110,8 +110,8 @@ def fit(rest: np.ndarray, quietest: np.ndarray) -> Fitted:
     alike = rest * np.sqrt(weight)[:, None, None] / np.sqrt(variance)
     return Fitted(
         0.5 * np.log(variance),
-        _factor(np.einsum("nit,njt->ij", alike, alike), n * n_samples),
-        _factor(np.einsum("nit,nis->ts", alike, alike), n * n_leads),
+        _factor(np.tensordot(alike, alike, ((0, 2), (0, 2))), n * n_samples),
+        _factor(np.tensordot(alike, alike, ((0, 1), (0, 1))), n * n_leads),
     )
 
 
