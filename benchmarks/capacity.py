@@ -1,12 +1,13 @@
 """How many latent dimensions and how wide a network real ECGs ask for: a table, judged on fold 9.
 
     python -m benchmarks.capacity FOLDER [--dims 10 16 24 32 48] [--hidden 256 256x256] [--seeds 0]
-        [--set section.setting=value ...]
+        [--left 7 8] [--set section.setting=value ...]
 
 Trains the preset `ptbxl` on folds 1 to 8 of the PTB-XL in FOLDER for each combination, and judges
-on fold 9, which also stops the training; fold 10 is not read. 256x256 are two hidden layers. What
-follows `--set` is set in all of them, as `training.augmentation=1.0`. A combination that was
-measured is kept in `runs/capacity/` and not trained again.
+on fold 9, which also stops the training; fold 10 is not read. With `--left` the model is trained
+without these folds and judged on them, for an estimate on more patients. 256x256 are two hidden
+layers. What follows `--set` is set in all of them, as `training.augmentation=1.0`. A combination
+that was measured is kept in `runs/capacity/` and not trained again.
 
 Columns: MAE in uV, and beside that of PCA with as many dimensions; MAE in the P segment beside that
 of the mean beat, and in QRS beside PCA; generated beats without measurable P above real ones, in
@@ -22,8 +23,11 @@ import argparse
 import ast
 import json
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+
+import numpy as np
 
 from config import CONDITIONS, PRESETS, Config, EvaluationConfig
 from data import Split, load_cohort
@@ -39,11 +43,15 @@ COLUMNS = (
 )
 
 
-def judged(config: Config) -> dict[str, dict]:
-    """Metrics on fold 9 of a model trained on folds 1 to 8."""
+def judged(config: Config, left: Sequence[int] = ()) -> dict[str, dict]:
+    """Metrics on fold 9 of a model trained on folds 1 to 8, or on some of these left out."""
     cohort = load_cohort(config.data)
     parts = cohort.split(by_fold=True)
     split = Split(parts.train, parts.validation, parts.validation)
+    if left:
+        out = parts.train.subjects["fold"].isin(left)
+        train, test = (parts.train.take(np.flatnonzero(rows)) for rows in (~out, out))
+        split = Split(train, parts.validation, test)
     schema = ConditionSchema([CONDITIONS[name] for name in config.data.conditions])
     schema.fit(split.train.subjects)
     started = time.perf_counter()
@@ -99,6 +107,7 @@ def main() -> None:
     parser.add_argument("--dims", type=int, nargs="+", default=[10, 16, 24, 32, 48])
     parser.add_argument("--hidden", nargs="+", default=["256"])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--left", type=int, nargs="+", default=[])
     parser.add_argument("--set", nargs="+", default=[], metavar="section.setting=value")
     given = parser.parse_args()
     KEPT.mkdir(parents=True, exist_ok=True)
@@ -114,14 +123,16 @@ def main() -> None:
     for dims in given.dims:
         for widths in given.hidden:
             for seed in given.seeds:
-                own = "-".join([str(dims), widths, str(seed), *given.set])
+                folds = [f"left {fold}" for fold in given.left]
+                own = "-".join([str(dims), widths, str(seed), *folds, *given.set])
                 name = "".join(sign if sign.isalnum() else "-" for sign in own)
                 file = KEPT / f"{name}.json"
                 if not file.exists():
                     hidden = tuple(int(width) for width in widths.split("x"))
                     model = replace(base.model, latent_space_dim=dims, hidden=hidden)
                     training = replace(base.training, seed=seed)
-                    metrics = judged(replace(base, run=name, model=model, training=training))
+                    config = replace(base, run=name, model=model, training=training)
+                    metrics = judged(config, given.left)
                     file.write_text(json.dumps(metrics, default=float))
                 values = row(json.loads(file.read_text()))
                 print(f"| {dims} | {widths} | {seed} |", " | ".join(values), "|", flush=True)

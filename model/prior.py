@@ -6,7 +6,7 @@ conditions. Where the prior puts samples that no subject is near, generated ECGs
 ones; what it leaves out of the conditions, they follow too weakly. Fitting the density after
 training puts that right and leaves the network alone (Ghosh et al. 2020, arXiv 1903.12436).
 
-Dims: N subjects, C conditions as encoded, K components, Z latent.
+Dims: N subjects, C conditions as encoded, K components in J sizes, Z latent.
 """
 
 from __future__ import annotations
@@ -15,14 +15,17 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
-from scipy.linalg import solve_triangular
 from scipy.special import logsumexp
 
 # On PTB-XL and the simulated cohort 2 to 4 components were alike; 1 and 8 were worse.
 COMPONENTS = 4
+# SD of the sizes that each comes in. Some subjects are far from the others in all latents at once:
+# on PTB-XL those of subjects never seen are 4 nats likelier than with one size.
+SCALES = 2.0 ** np.arange(-1.5, 2, 0.5)
 # Subjects' worth of the covariance of all that each component's own is mixed with: a component of a
 # few subjects must not become a copy of them (an inverse Wishart prior; Fraley and Raftery 2007).
 SHRINKAGE = 20.0
+OWN = 5.0  # the same of the mean of a size: so many subjects at the mean of its component
 ITERATIONS = 100
 PENALTY = 20.0  # of the regressions on conditions, in subjects: 243 records must not be overfitted
 ROUNDS = 20  # of Fisher scoring; it converges in about 5
@@ -33,40 +36,59 @@ COUPLING_PENALTY = 1000.0
 
 
 class Mixture(NamedTuple):
-    """A mixture of Gaussians."""
+    """A mixture of Gaussians: K shapes, each in J sizes with means of their own.
 
-    weights: np.ndarray  # (K,)
-    means: np.ndarray  # (K, Z)
-    factors: np.ndarray  # (K, Z, Z), lower Cholesky factors of the covariances
+    Sizes give heavy tails (scale mixtures of normals; Andrews and Mallows 1974), their means skew.
+    """
+
+    weights: np.ndarray  # (K, J)
+    means: np.ndarray  # (K, J, Z)
+    factors: np.ndarray  # (K, Z, Z), lower Cholesky factors of the covariances at size 1
+    scales: np.ndarray  # (J,), SD of the sizes
 
     def sample(self, n: int, seed: int = 0) -> np.ndarray:
         """Draws (n, Z); the same seed and n give the same numbers."""
         random = np.random.default_rng(seed)
-        noise = random.standard_normal((n, self.means.shape[1]))
-        shares = self.weights / self.weights.sum()
-        component = random.choice(len(shares), size=n, p=shares)
-        return self.means[component] + np.einsum("nij,nj->ni", self.factors[component], noise)
+        drawn = random.standard_normal((n, self.means.shape[2]))
+        shares = self.weights.ravel() / self.weights.sum()
+        shape, size = np.divmod(random.choice(len(shares), size=n, p=shares), len(self.scales))
+        for k, factor in enumerate(self.factors):
+            drawn[shape == k] = drawn[shape == k] @ factor.T
+        return self.means[shape, size] + self.scales[size, None] * drawn
 
     def log_density(self, z: np.ndarray) -> np.ndarray:
         """Log density in nats: (N, Z) -> (N,)."""
-        return logsumexp(self._joint(z), axis=1)
+        return logsumexp(self._joint(z), axis=(1, 2))
+
+    def moments(self) -> tuple[np.ndarray, np.ndarray]:
+        """Mean and SD (Z,)."""
+        weights = self.weights / self.weights.sum()
+        mean = np.einsum("kj,kjz->z", weights, self.means)
+        spread = np.einsum("kj,j,kz->z", weights, self.scales**2, (self.factors**2).sum(axis=2))
+        return mean, np.sqrt(spread + np.einsum("kj,kjz->z", weights, (self.means - mean) ** 2))
 
     def _joint(self, z: np.ndarray) -> np.ndarray:
-        """(N, Z) -> (N, K) log of weight times density of each component."""
-        joint = np.empty((len(z), len(self.weights)))
-        for k, (weight, mean, factor) in enumerate(zip(*self, strict=True)):
-            white = solve_triangular(factor, (z - mean).T, lower=True)  # (Z, N)
-            joint[:, k] = np.log(weight) - np.log(np.diag(factor)).sum()
-            joint[:, k] -= 0.5 * (white**2).sum(axis=0) + 0.5 * len(mean) * np.log(2 * np.pi)
+        """(N, Z) -> (N, K, J) log of weight times density of each component."""
+        joint = np.empty((len(z), *self.weights.shape))
+        for k, (weights, means, factor) in enumerate(
+            zip(self.weights, self.means, self.factors, strict=True)
+        ):
+            inverse = np.linalg.inv(factor)
+            white, centres = z @ inverse.T, means @ inverse.T
+            squared = (white**2).sum(axis=1)[:, None] + (centres**2).sum(axis=1)
+            squared -= 2 * white @ centres.T  # (N, J)
+            scaled = np.log(self.scales) + 0.5 * np.log(2 * np.pi)
+            joint[:, k] = np.log(weights) - np.log(np.diag(factor)).sum() - len(factor) * scaled
+            joint[:, k] -= 0.5 * squared / self.scales**2
         return joint
 
 
 def fit_mixture(z: np.ndarray, components: int = COMPONENTS, seed: int = 0) -> Mixture:
-    """Fits a mixture by expectation maximisation, with shrunken covariances.
+    """Fits a mixture by expectation maximisation, with shrunken means and covariances.
 
     Args:
         z: (N, Z) latents, one row per subject, drawn from the posteriors.
-        components: most components; with fewer than 2 (Z + 1) subjects for each there are fewer.
+        components: most shapes; with fewer than 2 (Z + 1) subjects for each there are fewer.
         seed: of the first means.
 
     Returns:
@@ -80,19 +102,34 @@ def fit_mixture(z: np.ndarray, components: int = COMPONENTS, seed: int = 0) -> M
     start = np.random.default_rng(seed).choice(n, k_max, replace=False)
     distance = ((z[:, None] - z[None, start]) ** 2).sum(axis=2)  # (N, K)
     share = np.eye(k_max)[distance.argmin(axis=1)]
+    means = share.T @ z / (share.sum(axis=0)[:, None] + 1e-9)
+    mixture = Mixture(
+        np.full((k_max, len(SCALES)), 1 / (k_max * len(SCALES))),
+        np.repeat(means[:, None], len(SCALES), axis=1),
+        np.repeat(np.linalg.cholesky(pooled)[None], k_max, axis=0),
+        SCALES,
+    )
     for _ in range(ITERATIONS):
-        size = share.sum(axis=0) + 1e-9
-        means = share.T @ z / size[:, None]
-        factors = np.empty((k_max, dimensions, dimensions))
-        for k in range(k_max):
-            centred = z - means[k]
-            scatter = (share[:, k, None] * centred).T @ centred
-            covariance = (scatter + SHRINKAGE * pooled) / (size[k] + SHRINKAGE)
-            factors[k] = np.linalg.cholesky(covariance)
-        mixture = Mixture(size / size.sum(), means, factors)
         joint = mixture._joint(z)
-        share = np.exp(joint - logsumexp(joint, axis=1, keepdims=True))
+        share = np.exp(joint - logsumexp(joint, axis=(1, 2), keepdims=True))  # (N, K, J)
+        mixture = _maximised(z, share, pooled)
     return mixture
+
+
+def _maximised(z: np.ndarray, share: np.ndarray, pooled: np.ndarray) -> Mixture:
+    """The mixture of the (N, Z) latents that belong to its components by `share` (N, K, J)."""
+    size = share.sum(axis=0) + 1e-9  # (K, J)
+    means, factors = np.empty((*size.shape, z.shape[1])), np.empty((len(size), *pooled.shape))
+    for k, count in enumerate(size):
+        precise = share[:, k] / SCALES**2  # what is near says more of where a shape lies
+        middle = precise.sum(axis=1) @ z / precise.sum()
+        means[k] = (share[:, k].T @ z + OWN * middle) / (count[:, None] + OWN)
+        cross = (precise.T @ z).T @ means[k]
+        scatter = (z * precise.sum(axis=1)[:, None]).T @ z - cross - cross.T
+        scatter += (means[k] * precise.sum(axis=0)[:, None]).T @ means[k]
+        covariance = (scatter + SHRINKAGE * pooled) / (count.sum() + SHRINKAGE)
+        factors[k] = np.linalg.cholesky(covariance)
+    return Mixture(size / size.sum(), means, factors, SCALES)
 
 
 class Prior(NamedTuple):
@@ -106,9 +143,10 @@ class Prior(NamedTuple):
     mean: np.ndarray  # (1 + C, Z), on a constant and the conditions
     log_sd: np.ndarray  # (1 + C, Z), likewise
     coupling: np.ndarray  # (1 + C, Z, Z), likewise; strictly lower triangular
-    weights: np.ndarray  # (K,)
-    means: np.ndarray  # (K, Z)
+    weights: np.ndarray  # (K, J); these and what follows are those of the mixture
+    means: np.ndarray  # (K, J, Z)
     factors: np.ndarray  # (K, Z, Z)
+    scales: np.ndarray  # (J,)
 
     def sample(self, conditions: np.ndarray, seed: int = 0) -> np.ndarray:
         """Draws a latent for each row of encoded conditions: (N, C) -> (N, Z).
@@ -135,7 +173,7 @@ class Prior(NamedTuple):
     @property
     def mixture(self) -> Mixture:
         """That of u."""
-        return Mixture(self.weights, self.means, self.factors)
+        return Mixture(self.weights, self.means, self.factors, self.scales)
 
     def _moments(self, conditions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         design = _with_constant(conditions)
@@ -154,20 +192,26 @@ class Prior(NamedTuple):
         """
         z, c = latent_dim, condition_dim
         try:
-            # A model that was saved before there was a coupling has none.
-            description = {"coupling": np.zeros((1 + c, z, z)), **description}
+            # A model that was saved before there was a coupling has none, and those of one size.
+            description = {"coupling": np.zeros((1 + c, z, z)), "scales": None, **description}
+            if description["scales"] is None:
+                description["scales"] = [1.0]
+                for name in ("weights", "means"):
+                    description[name] = np.expand_dims(description[name], 1)
             prior = cls(*(np.asarray(description[name], np.float64) for name in cls._fields))
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(f"This is no description of a prior: {error!r}.") from error
-        k = len(prior.weights) if prior.weights.ndim else 0
-        expected = ((1 + c, z), (1 + c, z), (1 + c, z, z), (k,), (k, z), (k, z, z))
+        k, j = (len(part) if part.ndim else 0 for part in (prior.weights, prior.scales))
+        of_mixture = (k, j), (k, j, z), (k, z, z), (j,)
+        expected = ((1 + c, z), (1 + c, z), (1 + c, z, z), *of_mixture)
         shapes = tuple(part.shape for part in prior)
         finite = all(np.isfinite(part).all() for part in prior)
         ordered = shapes == expected and not np.triu(prior.coupling).any()
-        if not k or not ordered or not finite or not (prior.weights > 0).all():
+        positive = all((part > 0).all() for part in (prior.weights, prior.scales))
+        if not (k and j and ordered and finite and positive):
             raise ValueError(
                 f"Expected a prior of {z} latents on {c} conditions: finite arrays of the shapes "
-                f"{expected}, weights above 0. Received the shapes {shapes}."
+                f"{expected}, weights and scales above 0. Received the shapes {shapes}."
             )
         return prior
 
@@ -176,7 +220,9 @@ def standard_normal(latent_dim: int, condition_dim: int) -> Prior:
     """N(0, I), whatever the conditions."""
     nothing = np.zeros((1 + condition_dim, latent_dim))
     uncoupled = np.zeros((*nothing.shape, latent_dim))
-    one = Mixture(np.ones(1), np.zeros((1, latent_dim)), np.eye(latent_dim)[None])
+    one = Mixture(
+        np.ones((1, 1)), np.zeros((1, 1, latent_dim)), np.eye(latent_dim)[None], np.ones(1)
+    )
     return Prior(nothing, nothing, uncoupled, *one)
 
 

@@ -22,8 +22,8 @@ from data.units import UNITS
 from model.network import ModelError
 
 # 2: checksum and prior; 3: convolutions in stacks; 4: noise per sample, warp; 5: coupled latents;
-# 6: absolute deviations
-FORMAT_VERSION = 6
+# 6: absolute deviations; 7: sizes in the prior
+FORMAT_VERSION = 7
 OLDEST = 3  # that is read; what it does not know has its default
 CLASSES = {"VAE": "vae", "VAEPrediction": "vae_prediction"}  # class -> module, imported on load
 DESCRIPTION, WEIGHTS = "parameters.json", "model.weights.h5"

@@ -18,6 +18,7 @@ from tests.places import ROOT
 
 COX, LOSS, HEAD = "model/test_cox.py", "model/test_vae.py", "model/test_vae_prediction.py"
 NOISE, WARP = "model/test_noise.py", "model/test_warp.py"
+PRIOR, START = "model/test_prior.py", "model/test_closed_form.py"
 COPIES = 2  # of the project, which share the faults
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "TF_NUM_INTRAOP_THREADS": "1"}
 CONDITIONS, COHORT = "data/test_conditions.py", "data/test_cohort.py"
@@ -129,6 +130,27 @@ MUTATIONS = [
         ("FASTEST * ops.tanh(", "FASTEST * ("),
         ("left + share * (right - left)", "left"),
         ("index + first[:, None]", "index"),
+    ),
+    *_of(
+        "model/prior.py",
+        PRIOR,
+        ("self.scales[size, None] * drawn", "drawn"),
+        ("weights, self.scales**2, (self", "weights, self.scales, (self"),
+        ("0.5 * squared / self.scales**2", "0.5 * squared / self.scales"),
+        ("share[:, k] / SCALES**2", "share[:, k]"),
+        ("+ OWN * middle) / (count[:, None] + OWN)", "+ 1e9 * middle) / (count[:, None] + 1e9)"),
+        ("cross - cross.T", "cross"),
+        ("np.divmod(random.choice(", "np.divmod(-1 - random.choice("),
+    ),
+    *_of(
+        "model/closed_form.py",
+        START,
+        ("weights = precision / precision.mean()", "weights = precision"),
+        ("np.sqrt(weights / n)", "np.sqrt(1 / n)"),
+        ("(of_rest @ regression.T) @ conditions.T", "0"),
+        ("(scores**2).mean(axis=0)", "(scores**2).mean(axis=0)[::-1]"),
+        ("max(0.1 * np.median(error), 1e-8)", "1e-8"),
+        ("(n - 1) // 2, d)", "n - 1, d)"),
     ),
     *_of(
         "model/closed_form.py",

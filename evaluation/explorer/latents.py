@@ -16,7 +16,6 @@ from evaluation.measures.features import CIRCULAR
 from evaluation.measures.names import feature_title
 from evaluation.measures.regressor import training_rows
 from evaluation.measures.slopes import robust_sd, unwrapped
-from model.prior import Prior
 from vae import gaussian_kl
 
 if TYPE_CHECKING:
@@ -46,7 +45,7 @@ def latents(
     rows = training_rows(len(reference.ecg), ENCODED)
     kl = gaussian_kl(*model.encode(reference.ecg[rows], encoded[rows]))
     kl = keras.ops.convert_to_numpy(kl).mean(axis=0)
-    centre, spread = moments(model.prior)
+    centre, spread = model.prior.mixture.moments()
     step = STEP * np.diag(spread)
     u = np.concatenate([centre + step, centre - step])  # (2 Z, Z)
     typical = np.repeat(encoded[-1:], len(u), axis=0)
@@ -62,14 +61,6 @@ def latents(
         }
         for z in np.argsort(-kl, kind="stable")
     ]
-
-
-def moments(prior: Prior) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and SD (Z,) of u."""
-    weights, means = prior.weights / prior.weights.sum(), prior.means
-    mean = weights @ means
-    variance = weights @ ((prior.factors**2).sum(axis=2) + means**2) - mean**2
-    return mean, np.sqrt(variance)
 
 
 def _moves(model: VAE, ecg: np.ndarray, features: pd.DataFrame | None) -> list[str]:

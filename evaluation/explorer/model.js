@@ -51,9 +51,9 @@ function randomNumbers(seed) {
 
 /** u (Z) of a person who is drawn from the prior's mixture; person 0 is its mean. */
 function drawPerson(model, person) {
-  const { weights, means, factors } = model.prior;
+  const { weights, means, factors, scales } = model.prior;
   const mixture = model.array(means);
-  const z = mixture.shape[1];
+  const [, sizes, z] = mixture.shape;
   if (!person) return Float64Array.from(model.latent, (one) => one.centre);
   const random = randomNumbers(person);
   const shares = model.array(weights).values;
@@ -63,11 +63,12 @@ function drawPerson(model, person) {
     const radius = Math.sqrt(-2 * Math.log(1 - random())); // Box and Muller
     return radius * Math.cos(2 * Math.PI * random());
   });
-  const factor = model.array(factors).values.subarray(component * z * z);
+  const factor = model.array(factors).values.subarray(Math.floor(component / sizes) * z * z);
+  const scale = model.array(scales).values[component % sizes];
   return Float64Array.from({ length: z }, (_, row) => {
-    let sum = mixture.values[component * z + row];
+    let sum = 0;
     for (let column = 0; column <= row; column++) sum += factor[row * z + column] * noise[column];
-    return sum;
+    return mixture.values[component * z + row] + scale * sum;
   });
 }
 

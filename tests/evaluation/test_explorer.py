@@ -33,6 +33,7 @@ COHORT = simulate(300, 0)
 SCHEMA = ConditionSchema([CONDITIONS[name] for name in ("age", "sex", "bmi")])
 SCHEMA.fit(COHORT.subjects)
 CASES = 20
+PERSONS = 3000  # drawn
 
 
 def configured(kind=VAE, **changes):
@@ -125,7 +126,7 @@ def tried(tmp_path_factory, patch):
         folder, tried["cox"].model, "a <b> model", of_training(COHORT), COHORT.take(range(3))
     )
     script = (
-        f"const given = {json.dumps(given)};"
+        f"const PERSONS = {PERSONS}, given = {json.dumps(given)};"
         + """
         return given.map(([described, numbers, latents, rows]) => {
             const model = openModel(described, numbers);
@@ -143,6 +144,8 @@ def tried(tmp_path_factory, patch):
                     output,
                     survival: model.head ? survivalCurve(model, output) : null,
                     placed: [...latentAt(model, encoded, z)],
+                    drawn: row ? null : Array.from({ length: PERSONS }, (_, person) =>
+                        [...drawPerson(model, person + 1)]),
                     ranges: Object.values(model.features).map((feature) =>
                         middleRange(model, feature, rows[row])),
                 };
@@ -220,6 +223,19 @@ def test_the_page_places_a_person_where_the_prior_does(tried, name):
     expected = one.model.prior.place(one.z, encoded_by(one.model, one.table))
     found = np.array([result["placed"] for result in one.results])
     assert found == pytest.approx(expected, abs=1e-5)
+
+
+@needs_chromium
+@pytest.mark.parametrize("name", ["shipped", "cox"])
+def test_the_page_draws_persons_as_the_prior_does(tried, name):
+    one = tried[name]
+    mixture, drawn = one.model.prior.mixture, np.array(one.results[0]["drawn"])
+    mean, sd = mixture.moments()
+    assert (drawn.mean(axis=0) - mean) / sd == pytest.approx(0, abs=5 / PERSONS**0.5)
+    expected = np.linalg.norm(mixture.sample(20_000), axis=1)
+    for percentile in (5, 50, 95):  # the sizes: without them the middle half alone would fit
+        found = np.percentile(np.linalg.norm(drawn, axis=1), percentile)
+        assert found == pytest.approx(np.percentile(expected, percentile), rel=0.08)
 
 
 @needs_chromium

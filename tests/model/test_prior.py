@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 import pytest
-from scipy.stats import multivariate_normal
+from scipy.stats import multivariate_normal, multivariate_t
 
 from model.prior import Mixture, Prior, fit_mixture, fit_prior, standard_normal
 
@@ -16,26 +16,47 @@ FACTORS = np.array(
         [[0.5, 0.0, 0.0], [0.0, 1.5, 0.0], [0.7, 0.2, 0.4]],
     ]
 )
-TRUTH = Mixture(WEIGHTS, MEANS, FACTORS)
+TRUTH = Mixture(WEIGHTS[:, None], MEANS[:, None], FACTORS, np.ones(1))
 COVARIANCES = FACTORS @ FACTORS.transpose(0, 2, 1)
+# The same shapes in two sizes, the second of other means.
+SIZES = np.array([0.5, 2.0])
+IN_SIZES = Mixture(
+    np.array([[0.1, 0.2], [0.6, 0.1]]),
+    np.stack([MEANS, MEANS + [0.5, -1.0, 0.0]], axis=1),
+    FACTORS,
+    SIZES,
+)
 
 
-def test_the_density_is_that_of_scipy():
+def components(mixture):
+    """(weight, mean, covariance) of each Gaussian of a mixture."""
+    for k, j in np.ndindex(mixture.weights.shape):
+        factor = mixture.scales[j] * mixture.factors[k]
+        yield mixture.weights[k, j], mixture.means[k, j], factor @ factor.T
+
+
+@pytest.mark.parametrize("mixture", [TRUTH, IN_SIZES])
+def test_the_density_is_that_of_scipy(mixture):
     z = np.random.default_rng(0).normal(size=(50, 3))
     expected = sum(
         weight * multivariate_normal(mean, covariance).pdf(z)
-        for weight, mean, covariance in zip(WEIGHTS, MEANS, COVARIANCES, strict=True)
+        for weight, mean, covariance in components(mixture)
     )
-    np.testing.assert_allclose(TRUTH.log_density(z), np.log(expected), rtol=1e-9)
+    np.testing.assert_allclose(mixture.log_density(z), np.log(expected), rtol=1e-9)
 
 
-def test_samples_have_the_mean_and_covariance_of_the_mixture():
-    z = TRUTH.sample(200_000, seed=1)
-    mean = WEIGHTS @ MEANS
-    spread = MEANS - mean
-    covariance = np.einsum("k,kij->ij", WEIGHTS, COVARIANCES) + (WEIGHTS * spread.T) @ spread
+@pytest.mark.parametrize("mixture", [TRUTH, IN_SIZES])
+def test_samples_have_the_mean_and_covariance_of_the_mixture(mixture):
+    z = mixture.sample(200_000, seed=1)
+    weights, means, covariances = map(np.array, zip(*components(mixture), strict=True))
+    mean = weights @ means
+    spread = means - mean
+    covariance = np.einsum("k,kij->ij", weights, covariances) + (weights * spread.T) @ spread
     np.testing.assert_allclose(z.mean(axis=0), mean, atol=0.015)
     np.testing.assert_allclose(np.cov(z.T), covariance, atol=0.03)
+    found, sd = mixture.moments()
+    np.testing.assert_allclose(found, mean)
+    np.testing.assert_allclose(sd, np.sqrt(np.diag(covariance)))
 
 
 def test_the_same_seed_draws_the_same_and_another_does_not():
@@ -49,17 +70,50 @@ def test_a_fit_of_many_subjects_comes_near_to_the_truth():
     fitted = fit_mixture(z, components=2)
     gap = TRUTH.log_density(held_out).mean() - fitted.log_density(held_out).mean()
     assert -0.001 < gap < 0.01
-    order = np.argsort(fitted.weights)
-    np.testing.assert_allclose(fitted.weights[order], WEIGHTS, atol=0.03)
-    np.testing.assert_allclose(fitted.means[order], MEANS, atol=0.1)
+    order = np.argsort(fitted.weights.sum(axis=1))
+    np.testing.assert_allclose(fitted.weights.sum(axis=1)[order], WEIGHTS, atol=0.03)
+    means = (fitted.weights[..., None] * fitted.means).sum(axis=1) / fitted.weights.sum(
+        axis=1, keepdims=True
+    )
+    np.testing.assert_allclose(means[order], MEANS, atol=0.1)
+
+
+@pytest.mark.parametrize("freedom", [3, 6])
+def test_heavy_tails_are_those_of_the_truth(freedom):
+    # A Student t in four dimensions: no finite mixture has it, so its density is the judge.
+    truth = multivariate_t(np.zeros(4), np.eye(4), df=freedom)
+    z, held_out = (truth.rvs(4000, random_state=seed) for seed in (1, 2))
+    gaussian = multivariate_normal(z.mean(axis=0), np.cov(z.T)).logpdf(held_out).mean()
+    gap = truth.logpdf(held_out).mean() - fit_mixture(z).log_density(held_out).mean()
+    assert gap < 0.05
+    assert truth.logpdf(held_out).mean() - gaussian > 3 * gap
+    drawn = np.linalg.norm(fit_mixture(z).sample(20_000), axis=1)
+    for percentile in (5, 50, 95):
+        expected = np.percentile(np.linalg.norm(held_out, axis=1), percentile)
+        assert np.percentile(drawn, percentile) == pytest.approx(expected, rel=0.06)
+
+
+def test_far_subjects_may_lie_on_one_side():
+    # A tenth are three times as wide, and elsewhere.
+    rng = np.random.default_rng(3)
+    far = rng.random(5000) < 0.1
+    z = rng.normal(size=(5000, 3)) * np.where(far, 3, 1)[:, None] + far[:, None] * [3.0, 0, 0]
+    drawn = fit_mixture(z, components=1).sample(50_000)
+    np.testing.assert_allclose(drawn.mean(axis=0), z.mean(axis=0), atol=0.08)
+    skew = ((z - z.mean(axis=0)) ** 3).mean(axis=0)[0]
+    assert ((drawn - drawn.mean(axis=0)) ** 3).mean(axis=0)[0] == pytest.approx(skew, rel=0.3)
 
 
 def test_a_mixture_fits_two_groups_better_than_one_gaussian_does():
     z, held_out = TRUTH.sample(1000, seed=6), TRUTH.sample(1000, seed=7)
-    one, several = fit_mixture(z, components=1), fit_mixture(z)
     gaussian = multivariate_normal(z.mean(axis=0), np.cov(z.T)).logpdf(held_out).mean()
-    assert one.log_density(held_out).mean() == pytest.approx(gaussian, abs=0.005)
-    assert several.log_density(held_out).mean() > gaussian + 0.3
+    assert fit_mixture(z).log_density(held_out).mean() > gaussian + 0.3
+
+
+def test_of_gaussian_latents_nothing_is_lost_to_the_sizes():
+    z, held_out = np.random.default_rng(6).normal(size=(2, 2000, 5))
+    gaussian = multivariate_normal(z.mean(axis=0), np.cov(z.T)).logpdf(held_out).mean()
+    assert fit_mixture(z, components=1).log_density(held_out).mean() > gaussian - 0.01
 
 
 def test_a_small_component_is_shrunken_towards_the_covariance_of_all():
@@ -67,8 +121,8 @@ def test_a_small_component_is_shrunken_towards_the_covariance_of_all():
     rare = np.tile([30.0, 0.0, 0.0], (10, 1))
     z = np.concatenate([np.random.default_rng(8).normal(size=(190, 3)), rare])
     fitted = fit_mixture(z, components=2)
-    small = fitted.factors[np.argmax(fitted.means[:, 0])]
-    assert np.linalg.det(small) > 0.3
+    k, j = np.unravel_index(np.argmax(fitted.means[..., 0]), fitted.weights.shape)
+    assert np.linalg.det(fitted.scales[j] * fitted.factors[k]) > 0.3
 
 
 @pytest.mark.parametrize(("subjects", "expected"), [(3, 1), (15, 1), (16, 2), (400, 4)])
@@ -198,6 +252,15 @@ def test_a_prior_of_before_there_was_a_coupling_has_none():
     assert not Prior.from_dict(earlier, 3, 2).coupling.any()
 
 
+def test_a_mixture_of_before_there_were_sizes_has_one():
+    prior = Prior(MEAN, LOG_SD, COUPLING, *TRUTH)
+    earlier = prior.to_dict() | {"weights": WEIGHTS.tolist(), "means": MEANS.tolist()}
+    del earlier["scales"]
+    conditions = subjects(20, 0)
+    received = Prior.from_dict(earlier, 3, 2).sample(conditions, seed=1)
+    np.testing.assert_array_equal(received, prior.sample(conditions, seed=1))
+
+
 @pytest.mark.parametrize(
     "damaged",
     [
@@ -206,11 +269,14 @@ def test_a_prior_of_before_there_was_a_coupling_has_none():
         {**CONDITIONAL.to_dict(), "weights": "many"},
         {**CONDITIONAL.to_dict(), "weights": []},
         {**CONDITIONAL.to_dict(), "weights": 1.0},
-        {**CONDITIONAL.to_dict(), "weights": [-1.0]},
+        {**CONDITIONAL.to_dict(), "weights": [[-1.0]]},
+        {**CONDITIONAL.to_dict(), "scales": [0.0]},
+        {**CONDITIONAL.to_dict(), "scales": [1.0, 2.0]},
+        {**CONDITIONAL.to_dict(), "scales": 1.0},
         {**CONDITIONAL.to_dict(), "mean": MEAN[:2].tolist()},
         {**CONDITIONAL.to_dict(), "coupling": COUPLING[:2].tolist()},
         {**CONDITIONAL.to_dict(), "coupling": COUPLING.transpose(0, 2, 1).tolist()},
-        {**CONDITIONAL.to_dict(), "means": [[0.0, 0.0]]},
+        {**CONDITIONAL.to_dict(), "means": [[[0.0, 0.0]]]},
         {**CONDITIONAL.to_dict(), "factors": np.full((1, 3, 3), np.nan).tolist()},
     ],
 )
