@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from scipy.stats import multivariate_normal, multivariate_t
 
+from model import prior
 from model.prior import Mixture, Prior, fit_mixture, fit_prior, standard_normal
 
 WEIGHTS = np.array([0.3, 0.7])
@@ -76,6 +77,13 @@ def test_a_fit_of_many_subjects_comes_near_to_the_truth():
         axis=1, keepdims=True
     )
     np.testing.assert_allclose(means[order], MEANS, atol=0.1)
+
+
+def test_of_very_many_subjects_an_even_selection_makes_the_mixture(monkeypatch):
+    z = TRUTH.sample(1000, seed=4)
+    monkeypatch.setattr(prior, "MOST", 334)
+    np.testing.assert_array_equal(fit_mixture(z).means, fit_mixture(z[::3]).means)
+    assert not np.allclose(fit_mixture(z).means, fit_mixture(z[:334]).means)
 
 
 @pytest.mark.parametrize("freedom", [3, 6])
