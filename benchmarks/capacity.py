@@ -107,7 +107,7 @@ def main() -> None:
     parser.add_argument("--dims", type=int, nargs="+", default=[10, 16, 24, 32, 48])
     parser.add_argument("--hidden", nargs="+", default=["256"])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
-    parser.add_argument("--left", type=int, nargs="+", default=[])
+    parser.add_argument("--left", type=int, nargs="+", default=[], choices=range(1, 9))
     parser.add_argument("--set", nargs="+", default=[], metavar="section.setting=value")
     given = parser.parse_args()
     KEPT.mkdir(parents=True, exist_ok=True)

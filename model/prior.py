@@ -120,7 +120,10 @@ def fit_mixture(z: np.ndarray, components: int = COMPONENTS, seed: int = 0) -> M
 
 
 def _maximised(z: np.ndarray, share: np.ndarray, pooled: np.ndarray) -> Mixture:
-    """The mixture of the (N, Z) latents that belong to its components by `share` (N, K, J)."""
+    """The mixture of latents (N, Z) that belong to its components by `share` (N, K, J).
+
+    `pooled` (Z, Z) is the covariance of all, to which those of few are drawn.
+    """
     size = share.sum(axis=0) + 1e-9  # (K, J)
     means, factors = np.empty((*size.shape, z.shape[1])), np.empty((len(size), *pooled.shape))
     for k, count in enumerate(size):

@@ -142,10 +142,10 @@ def fit(
         train, size, settings.seed, settings.augmentation, resident=resident, share=share
     )
     several, on_device = devices > replicas(), resident and jax
-    rows = -(-len(validation.ecg) // -(-len(validation.ecg) // VALIDATED))
+    rows = math.ceil(len(validation.ecg) / math.ceil(len(validation.ecg) / VALIDATED))
     watched = Batches(validation, rows, shuffle=False, resident=on_device, first=len(train.ecg))
     # All batches alike, so that one program is compiled for them.
-    watched = Filled(watched, -(-watched.batch_size // devices) * devices, share)
+    watched = Filled(watched, math.ceil(rows / devices) * devices, share)
     if on_device:
         watched = Calls(watched, model.resident)
     elif not several:

@@ -13,7 +13,7 @@ import keras
 import numpy as np
 import pandas as pd
 from keras import layers
-from scipy import special
+from scipy.stats import norm, truncnorm
 
 from data.conditions import Condition, ConditionSchema
 from data.leads import LEADS
@@ -68,8 +68,6 @@ def of_model(model: VAE, schema: ConditionSchema, seed: int = 0) -> Reference:
     A continuous condition is drawn from the normal distribution of its mean and SD in training, cut
     off at its plausible range; a category as often as any other.
     """
-    from scipy.stats import truncnorm  # here: it takes half a second to import, few need it
-
     random = np.random.default_rng(seed)
     columns: dict[str, object] = {}
     for condition in schema.conditions:
@@ -176,8 +174,7 @@ def _middle(
     values = pd.to_numeric(reference.subjects[condition.name])
     if reference.source == "training" and values.count() >= FEWEST:
         return tuple(float(end) for end in values.quantile(list(MIDDLE)))
-    mean, sd = scaling
-    ends = mean + sd * special.ndtri(MIDDLE)
+    ends = norm.ppf(MIDDLE, *scaling)
     low, high = (np.nan if end is None else end for end in (condition.low, condition.high))
     return float(np.fmax(ends[0], low)), float(np.fmin(ends[1], high))
 

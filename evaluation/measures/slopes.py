@@ -19,12 +19,12 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-from scipy import special
+from scipy import stats
 
 from data.conditions import Condition, ConditionSchema
 from evaluation.measures.features import CIRCULAR, short_way
 
-MAD_OF_NORMAL = float(special.ndtri(0.75))  # median absolute deviation of a standard normal
+MAD_OF_NORMAL = float(stats.norm.ppf(0.75))  # median absolute deviation of a standard normal
 HUBER = 1.345  # robust SD; 95% efficient where errors are normal
 ITERATIONS = 100
 FEWEST = 10  # patients whose condition is known, or who are of a category; below, no slope
@@ -47,7 +47,7 @@ class Slopes(NamedTuple):
     @property
     def interval(self) -> tuple[np.ndarray, np.ndarray]:
         """(M,) low and (M,) high ends of the 95% intervals."""
-        half = special.stdtrit(max(self.freedom, 1), 0.975) * self.error
+        half = stats.t.ppf(0.975, max(self.freedom, 1)) * self.error
         return self.value - half, self.value + half
 
     @property
@@ -222,9 +222,7 @@ def circular_medians(features: pd.DataFrame) -> dict[str, float]:
 
 def robust_sd(values: np.ndarray) -> np.ndarray:
     """1.48 times the median absolute deviation of each column of (N, F), NaN left out."""
-    values = np.ma.masked_invalid(values)
-    deviation = np.ma.abs(values - np.ma.median(values, axis=0))
-    return np.ma.median(deviation, axis=0).filled(np.nan) / MAD_OF_NORMAL
+    return stats.median_abs_deviation(values, scale="normal", nan_policy="omit")
 
 
 def _contrasts_of(condition: Condition, subjects: pd.DataFrame) -> dict[str, np.ndarray]:
