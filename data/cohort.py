@@ -29,7 +29,7 @@ from data.leads import (
     lead_name,
 )
 from data.look_alikes import look_alike
-from data.rows import Rows, chunks, select, write_array
+from data.rows import Rows, chunks, even_rows, select, write_array
 from data.units import MV, UNITS
 
 __all__ = [
@@ -196,6 +196,10 @@ class Cohort:
         part.qrs_sample, part.unit = self.qrs_sample, self.unit
         part._hashes = self._hashes[rows]
         return part
+
+    def thinned(self, most: int) -> Cohort:
+        """An even selection of at most so many recordings; the cohort itself if it has no more."""
+        return self if len(self) <= most else self.take(even_rows(len(self), most))
 
     def equal_recordings(self) -> pd.DataFrame:
         """Recordings whose ECG is that of an earlier one, to the last bit.

@@ -13,7 +13,7 @@ from scipy import ndimage
 
 from data.beats import QRS_REACH, qrs_bounds
 from data.cohort import SAMPLING_RATE, Cohort, CohortError
-from data.rows import select, stored
+from data.rows import even_rows, select, stored
 from data.strips import resample
 
 MOST = 500  # recordings looked at, evenly spaced: what is sought is a median
@@ -69,7 +69,7 @@ def check_qrs(cohort: Cohort, remedy: str) -> None:
         CohortError: names what was found.
     """
     rate, expected = cohort.sampling_rate, cohort.qrs_sample
-    rows = np.unique(np.linspace(0, len(cohort) - 1, min(MOST, len(cohort))).astype(int))
+    rows = even_rows(len(cohort), MOST)
     middle, width = locate_qrs(np.asarray(select(stored(cohort.ecg), rows)), rate)
     found, ms = float(np.median(middle)), 1000 / rate
     source = cohort.source or "the cohort"

@@ -22,6 +22,11 @@ IN_MEMORY = 2**29
 ALIGNMENT = 64  # bytes: TensorFlow takes an array that starts at a multiple as it is
 
 
+def even_rows(n: int, most: int) -> np.ndarray:
+    """An even selection of at most `most` of N rows, the first and the last among them."""
+    return np.unique(np.linspace(0, n - 1, min(n, most)).astype(int))
+
+
 class Rows:
     """Some rows of a plain array in a file; a selection of them copies nothing but their numbers.
 

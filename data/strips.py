@@ -43,6 +43,9 @@ class BeatError(ValueError):
     """A record that gives no median beat. The message is the reason, short enough to count."""
 
 
+MILLIVOLTS = {"mv": 1.0, "uv": 1e-3, "nv": 1e-6, "v": 1e3}  # in a unit, as `plain_unit` has it
+
+
 def plain_unit(unit: str) -> str:
     """A unit in small letters, with u for the micro sign: "µV", of either code point, is "uv"."""
     return unit.casefold().replace("\N{GREEK SMALL LETTER MU}", "u")  # casefold makes one of two

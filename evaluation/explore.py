@@ -53,7 +53,7 @@ def explore(
         CohortError, ConditionError, ModelError, ExplorerError: model and data do not fit.
     """
     import_keras()
-    from evaluation.explorer.page import some, write_explorer
+    from evaluation.explorer.page import write_explorer
     from evaluation.explorer.reference import of_training
     from vae import VAE
 
@@ -75,7 +75,7 @@ def explore(
             print(f"{error}\nThe page shows ranges of ECGs that the model generates instead.")
         else:
             reference = of_training(split.train)
-            people = some(split.test, subjects) if subjects else None
+            people = split.test.thinned(subjects) if subjects else None
     if out is None:
         out = folder if is_run else Path()
     out = Path(out)

@@ -16,6 +16,7 @@ from tqdm import tqdm
 from config import EvaluationConfig
 from data.cohort import Cohort, Split
 from data.leads import LEADS
+from data.rows import even_rows
 from data.tasks import kind_of
 from evaluation.draw import draw, draw_risk
 from evaluation.figures.wording import call_simulated
@@ -33,7 +34,7 @@ from evaluation.measures.prediction import prediction_metrics
 from evaluation.measures.privacy import privacy_metrics
 from evaluation.measures.realism import realism_metrics
 from evaluation.measures.reconstruction import reconstruction_metrics
-from evaluation.measures.regressor import ConditionRegressor, recovery_metrics, training_rows
+from evaluation.measures.regressor import MOST, ConditionRegressor, recovery_metrics
 from evaluation.measures.statistics import bootstrap_means, with_interval
 from evaluation.measures.utility import utility_metrics
 
@@ -108,7 +109,7 @@ def measured(
         "reconstruction": reconstruction_metrics(
             test.ecg,
             reconstruction,
-            _some(split.train, PCA_RECORDINGS).ecg,
+            split.train.thinned(PCA_RECORDINGS).ecg,
             patients,
             model.latent_space_dim,
             settings.seed,
@@ -155,8 +156,8 @@ def measured(
 
 def _followed(split: Split) -> Split:
     """What risk is judged on."""
-    train, test = _some(split.train, COX_RECORDINGS), _some(split.test, SURVIVAL_RECORDINGS)
-    return Split(train, split.validation, test)
+    train = split.train.thinned(COX_RECORDINGS)
+    return Split(train, split.validation, split.test.thinned(SURVIVAL_RECORDINGS))
 
 
 def noise_metrics(
@@ -189,12 +190,6 @@ class Reconstruction:
         return self._whole[rows]
 
 
-def _some(part: Cohort, most: int | None = None) -> Cohort:
-    """An even selection of at most so many recordings; see `training_rows`."""
-    rows = training_rows(len(part), most)
-    return part if len(rows) == len(part) else part.take(rows)
-
-
 def _generator_metrics(
     model: VAE,
     split: Split,
@@ -205,14 +200,13 @@ def _generator_metrics(
 ) -> dict[str, dict]:
     """Realism, adherence, utility and privacy of ECGs generated at the conditions of real subjects.
 
-    Of a large cohort an even selection is used: more than `regressor.MOST` recordings cost
-    time and add little.
+    Of a large cohort an even selection is used: more than `MOST` recordings cost time and
+    add little.
     """
     begin("conditions")
     schema, draws, seed = model.schema, settings.bootstrap, settings.seed
-    train, validation = _some(split.train), _some(split.validation)
-    rows = training_rows(len(split.test))
-    test, mean = _some(split.test), mean[rows]
+    train, validation, test = (part.thinned(MOST) for part in split)
+    mean = mean[even_rows(len(split.test), MOST)]
     if len(test) < len(split.test):
         reconstruction = Reconstruction(model, mean, test.subjects)
     patients = test.subjects["patient_id"].to_numpy()

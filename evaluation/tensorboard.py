@@ -17,10 +17,11 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from config import ConfigError
+from data.rows import even_rows
 from evaluation.figures.ecg import plot_reconstructions
-from evaluation.measures.regressor import training_rows
+from evaluation.measures.latent import kl_per_dimension
 from training.batches import Samples
-from vae import VAE, gaussian_kl
+from vae import VAE
 
 EVERY = 5  # epochs
 RECORDINGS = 500  # of the validation split, for the KL
@@ -56,7 +57,7 @@ class Latents(keras.callbacks.Callback):
 
     def __init__(self, folder: Path, samples: Samples) -> None:
         super().__init__()
-        rows = training_rows(len(samples.ecg), RECORDINGS)
+        rows = even_rows(len(samples.ecg), RECORDINGS)
         self.folder, self.ecg = folder, np.asarray(samples.ecg[rows])
         self.conditions = samples.conditions[rows]
 
@@ -67,7 +68,7 @@ class Latents(keras.callbacks.Callback):
         import tensorflow as tf
 
         mean, log_var = self.model.encode(self.ecg, self.conditions)
-        kl = keras.ops.convert_to_numpy(gaussian_kl(mean, log_var)).mean(axis=0)  # (Z,)
+        kl = kl_per_dimension(mean, log_var).mean(axis=0)  # (Z,)
         figure = plot_reconstructions(
             self.ecg[:EXAMPLES],
             self.model.decode(mean[:EXAMPLES], self.conditions[:EXAMPLES]),

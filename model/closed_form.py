@@ -18,7 +18,7 @@ from keras import ops
 from scipy import ndimage
 from scipy.sparse.linalg import eigsh
 
-from data.rows import Rows
+from data.rows import Rows, even_rows
 from model import noise, prior
 from model.network import ModelError
 
@@ -34,7 +34,7 @@ def adapt(model: keras.Model, ecg: np.ndarray | Rows, conditions: np.ndarray) ->
         ecg: (N, L, T) mV. Above `MOST` beats an even selection is used.
         conditions: (N, C), of the same subjects.
     """
-    rows = np.unique(np.linspace(0, len(ecg) - 1, min(len(ecg), MOST)).astype(int))
+    rows = even_rows(len(ecg), MOST)
     x = np.asarray(ecg[rows], dtype=np.float64)[:, model.picked]
     mean_beat = x.mean(axis=0)
     x = (x - mean_beat).reshape(len(x), -1)
@@ -299,7 +299,7 @@ def fit_noise(
     scale, unit = map(ops.convert_to_numpy, (model.scale, model.scale * model.profile))
 
     def rest(ecg: np.ndarray, conditions: np.ndarray) -> np.ndarray:
-        rows = np.unique(np.linspace(0, len(ecg) - 1, min(len(ecg), MOST)).astype(int))
+        rows = even_rows(len(ecg), MOST)
         ecg, conditions = np.asarray(ecg[rows], dtype=np.float32), conditions[rows]
         ecg = ecg.reshape(len(rows), *model.ecg_shape)  # (N, L, T, 1) is taken too
         return (ecg - model.reconstruct(ecg, conditions, seed))[:, model.picked] / unit

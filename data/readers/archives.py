@@ -26,7 +26,7 @@ import pandas as pd
 from data.bad_rows import BadRows
 from data.beats import BeatError, Strip
 from data.cohort import LEADS, Cohort, CohortError
-from data.outcomes import as_ids, numbers, read_table
+from data.outcomes import UNITS, as_ids, numbers, read_table
 from data.readers.code15 import own_dataset
 from data.readers.person import MAX_AGE, SEXES
 from data.readers.prepare import Check, prepare
@@ -52,7 +52,6 @@ INTERVALS = {
 }
 AXES = {"ecg_p_axis": "p_axis", "ecg_r_axis": "qrs_axis", "ecg_t_axis": "t_axis"}
 NOT_MEASURED = 29999
-DAYS = 365.25  # per year
 
 
 def load_challenge(
@@ -209,7 +208,7 @@ def _patients(path: Path, ids: pd.Series, when: pd.Series) -> pd.DataFrame:
     end = last.dt.normalize() + pd.Timedelta(days=365)
     died = pd.to_datetime(mine["dod"], format="ISO8601", errors="coerce")
     event = died.notna() & (died <= end)
-    time = (end.where(~event, died) - when).dt.total_seconds() / 86_400 / DAYS
+    time = (end.where(~event, died) - when).dt.total_seconds() / 86_400 / UNITS["days"]
     followed = time > 0
     return found.assign(time=time.where(followed), event=event.astype(float).where(followed))
 

@@ -16,11 +16,11 @@ from pathlib import Path
 
 import numpy as np
 
-from data.readers.exports import MILLIVOLTS, Export, checked_strip, standard_lead
+from data.readers.exports import Export, checked_strip, standard_lead
 from data.readers.person import Person, person
 from data.readers.ptbxl import WfdbReader
 from data.readers.wfdb16 import as_written
-from data.strips import BeatError, Strip, plain_unit
+from data.strips import MILLIVOLTS, BeatError, Strip, plain_unit
 
 _COMMENT = re.compile(r"#\s*(age|sex|dx)\s*:\s*(.*)", re.IGNORECASE)
 _STARTED = re.compile(r"(\d\d?:\d\d:\d\d)(?:\.\d+)?\s+(\d\d?/\d\d?/\d{4})")

@@ -26,6 +26,7 @@ from data.readers.calibration import without_calibration
 from data.readers.formats import parser
 from data.readers.person import Person, person
 from data.strips import (
+    MILLIVOLTS,
     MIN_SECONDS,
     BeatError,
     Strip,
@@ -38,7 +39,6 @@ from data.strips import (
 if TYPE_CHECKING:
     from ecgdatakit.models import ECGRecord, Lead
 
-MILLIVOLTS = {"mv": 1.0, "uv": 1e-3, "nv": 1e-6, "v": 1e3}
 RATES = (100.0, 2000.0)  # Hz
 MAX_SECONDS = 600.0  # of a resting ECG; more is a Holter recording
 MIN_LIKENESS = 0.9  # correlation of the recorder's own beat with ours

@@ -21,7 +21,7 @@ from data.outcomes import numbers, read_table
 from data.readers.person import HEIGHT_CM, WEIGHT_KG
 from data.readers.prepare import Check, prepare
 from data.readers.wfdb16 import Signals, as_written, check_rate, read_16_bit
-from data.strips import plain_unit
+from data.strips import MILLIVOLTS, plain_unit
 
 COLUMNS = (
     *("ecg_id", "patient_id", "age", "sex", "height", "weight", "scp_codes", "heart_axis"),
@@ -36,7 +36,6 @@ _LAYOUT = (
     "Expected the folder of the unpacked PTB-XL data set, with ptbxl_database.csv, "
     "scp_statements.csv and records500/ or records100/"
 )
-_MILLIVOLTS = {"mv": 1.0, "uv": 1e-3, "nv": 1e-6, "v": 1e3}
 
 
 def load_ptbxl(
@@ -125,7 +124,7 @@ class WfdbReader:
             raise BeatError("file name leads out of the data folder")
         path = Path(self.root) / name
         values, sampling_rate, units, leads = read_16_bit(path) or _read_any_format(path)
-        factors = [_MILLIVOLTS.get(plain_unit(unit)) for unit in units]
+        factors = [MILLIVOLTS.get(plain_unit(unit)) for unit in units]
         if None in factors:
             raise BeatError(f"unknown unit {units[factors.index(None)]!r}")
         if set(factors) != {1.0}:

@@ -7,16 +7,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import keras
 import numpy as np
 import pandas as pd
 
+from data.rows import even_rows
 from evaluation.explorer.reference import FEWEST, SHOWN, Reference, features_of
 from evaluation.measures.features import CIRCULAR
+from evaluation.measures.latent import kl_per_dimension
 from evaluation.measures.names import feature_title
-from evaluation.measures.regressor import training_rows
 from evaluation.measures.slopes import robust_sd, unwrapped
-from vae import gaussian_kl
 
 if TYPE_CHECKING:
     from vae import VAE
@@ -42,9 +41,8 @@ def latents(
         `index` in z; `kl` in nats, averaged over the reference; `centre` and `spread`, mean and SD
         of u in the prior; `moves`, what one SD of it changes most.
     """
-    rows = training_rows(len(reference.ecg), ENCODED)
-    kl = gaussian_kl(*model.encode(reference.ecg[rows], encoded[rows]))
-    kl = keras.ops.convert_to_numpy(kl).mean(axis=0)
+    rows = even_rows(len(reference.ecg), ENCODED)
+    kl = kl_per_dimension(*model.encode(reference.ecg[rows], encoded[rows])).mean(axis=0)
     centre, spread = model.prior.mixture.moments()
     step = STEP * np.diag(spread)
     u = np.concatenate([centre + step, centre - step])  # (2 Z, Z)

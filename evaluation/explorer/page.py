@@ -33,7 +33,6 @@ from evaluation.explorer.reference import (
 )
 from evaluation.figures.paper import GAIN
 from evaluation.measures.features import KORS
-from evaluation.measures.regressor import training_rows
 from evaluation.report.page import EXPLORER
 from training.run_folder import write_text
 
@@ -140,11 +139,6 @@ def people(model: VAE, cohort: Cohort) -> list[dict]:
         {"z": z.tolist(), "values": {c.name: _plain(c, row[c.name]) for c in schema.conditions}}
         for z, (_, row) in zip(mean, cohort.subjects.iterrows(), strict=True)
     ]
-
-
-def some(cohort: Cohort, count: int) -> Cohort:
-    """An even selection of at most so many recordings."""
-    return cohort.take(training_rows(len(cohort), count))
 
 
 def _plain(condition: Condition, value: object) -> object:

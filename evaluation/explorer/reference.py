@@ -20,7 +20,6 @@ from data.leads import LEADS
 from data.units import MV, UNITS
 from evaluation.measures.features import FEATURES, measure
 from evaluation.measures.names import feature_title
-from evaluation.measures.regressor import training_rows
 from evaluation.measures.slopes import circular_medians, unwrapped
 
 if TYPE_CHECKING:
@@ -58,7 +57,7 @@ class Reference(NamedTuple):
 
 def of_training(train: Cohort) -> Reference:
     """An even selection of the training subjects."""
-    part = train.take(training_rows(len(train), SUBJECTS))
+    part = train.thinned(SUBJECTS)
     return Reference(part.subjects, np.asarray(part.ecg), "training")
 
 

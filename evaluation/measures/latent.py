@@ -8,11 +8,10 @@ Dims: N recordings, Z latent dimensions, C conditions.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
-from scipy.special import logsumexp
 
 from data.conditions import ConditionSchema
 from evaluation.measures.statistics import (
@@ -129,41 +128,6 @@ def probe_targets(schema: ConditionSchema, subjects: pd.DataFrame) -> tuple[np.n
             columns.append(np.where(np.isnan(codes), np.nan, codes == position))
             names.append(f"{condition.name}_{category}")
     return np.stack(columns or [np.zeros(0)], axis=1).reshape(len(subjects), -1), names
-
-
-def importance_weighted_bound(
-    log_likelihood: Callable[[np.ndarray], np.ndarray],
-    mean: np.ndarray,
-    log_var: np.ndarray,
-    samples: int = 64,
-    seed: int = 0,
-) -> np.ndarray:
-    """Lower bound of log p(x | c), tighter than the ELBO and tight as the samples grow.
-
-    log 1/K sum_k p(x | z_k, c) p(z_k) / q(z_k | x, c) with z_k from the posterior and p(z) the
-    standard normal (Burda, Grosse and Salakhutdinov 2016, arXiv 1509.00519).
-
-    Args:
-        log_likelihood: takes z (N, Z), gives log p(x | z, c) of each recording (N,) in nats, summed
-            over leads and samples.
-        mean: (N, Z) posterior means.
-        log_var: (N, Z) log variances.
-        samples: K.
-        seed: of the samples.
-
-    Returns:
-        (N,) nats.
-    """
-    rng = np.random.default_rng(seed)
-    mean, log_var = np.asarray(mean, np.float64), np.asarray(log_var, np.float64)
-    log_weights = np.empty((samples, len(mean)))
-    for row in log_weights:
-        noise = rng.standard_normal(mean.shape)
-        z = mean + np.exp(log_var / 2) * noise
-        # The constants of the two normal densities cancel.
-        log_ratio = 0.5 * (np.square(noise) + log_var - np.square(z)).sum(axis=1)
-        row[:] = log_likelihood(z) + log_ratio
-    return logsumexp(log_weights, axis=0) - np.log(samples)
 
 
 def _probe(

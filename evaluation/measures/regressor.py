@@ -117,11 +117,6 @@ def condition_values(schema: ConditionSchema, subjects: pd.DataFrame) -> dict[st
     return dict(zip(names, columns.T, strict=True))
 
 
-def training_rows(n: int, most: int | None = None) -> np.ndarray:
-    """An even selection of at most `most` (by default `MOST`) of N recordings."""
-    return np.unique(np.linspace(0, n - 1, min(n, most or MOST)).astype(int))
-
-
 def recovery_metrics(
     schema: ConditionSchema,
     regressor: ConditionRegressor,

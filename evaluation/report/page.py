@@ -110,9 +110,7 @@ def write_report(folder: str | Path) -> Path:
         page = not_real(page)
     page = in_unit(page.replace(OF_MV, ""), run.unit) if run.unit != MV else page
     path = folder / "report.html"
-    partial = folder / "report.html.partial"
-    partial.write_text(page, encoding="utf-8")
-    partial.replace(path)  # a reader never sees half a page
+    write_text(path, page)
     return path
 
 

@@ -22,6 +22,7 @@ from evaluation.figures.distributions import plot_distribution
 from evaluation.figures.ecg import DPI, plot_ecg
 from evaluation.report.page import PAGES, Picture, Section
 from evaluation.report.tables import Cell, Row, Table
+from training.run_folder import write_text
 
 BEATS = 12  # that are drawn
 LISTED = 500  # rows of a table
@@ -62,9 +63,7 @@ def write_page(
     page = PAGES.get_template("recordings.html").render(
         about=about, findings={}, sections=[one for one in sections if one.tables or one.figures]
     )
-    partial = file.with_name(file.name + ".partial")
-    partial.write_text(page, encoding="utf-8")
-    partial.replace(file)
+    write_text(file, page)
 
 
 def _counts(cohort: Cohort) -> list[Table]:

@@ -327,8 +327,8 @@ def test_reconstructions_are_judged_from_disk_as_in_memory(saved, monkeypatch):
 @pytest.mark.usefixtures("_all_on_disk")
 def test_of_a_large_split_an_even_selection_is_judged(saved):
     train = Cohort.open(saved).split().train
-    assert judge._some(train, len(train)) is train
-    some = judge._some(train, 3)
+    assert train.thinned(len(train)) is train
+    some = train.thinned(3)
     np.testing.assert_array_equal(some.ecg[:], train.ecg[[0, (len(train) - 1) // 2, -1]])
 
 

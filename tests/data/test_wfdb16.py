@@ -296,7 +296,10 @@ def test_a_segment_in_another_unit_is_refused(tmp_path):
         WfdbReader(str(tmp_path))("m")
 
 
-@pytest.mark.skipif(not REAL.is_dir(), reason="the PTB-XL sample is not beside the checkout")
+HEADERS = [*sorted(REAL.rglob("*_hr.hea"))[:10], *sorted(REAL.rglob("*_lr.hea"))[:10]]
+
+
+@pytest.mark.skipif(not HEADERS, reason="the PTB-XL sample is not beside the checkout")
 def test_real_records_are_read_as_the_wfdb_package_reads_them():
-    for header in [*sorted(REAL.rglob("*_hr.hea"))[:10], *sorted(REAL.rglob("*_lr.hea"))[:10]]:
+    for header in HEADERS:
         assert_same_as_wfdb(header.with_suffix(""))

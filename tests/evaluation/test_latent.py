@@ -5,7 +5,6 @@ from scipy import stats
 
 from data.conditions import Condition, ConditionSchema
 from evaluation.measures.latent import (
-    importance_weighted_bound,
     kl_per_dimension,
     latent_metrics,
     probe_targets,
@@ -150,34 +149,6 @@ def test_scores_that_are_infinite_are_ties_as_others_are():
 def test_auc_without_one_of_the_classes_is_not_a_number():
     auc = weighted_auc(np.array([[1.0, 0.0]]), np.array([0.1, 0.2]), np.array([True, False]))
     assert np.isnan(auc).all()
-
-
-def linear_gaussian(n=30, seed=0):
-    """x = w z + noise with one latent: the posterior and log p(x) in closed form."""
-    of = np.random.default_rng(seed)
-    w, sd = np.array([1.0, -0.5, 2.0]), 0.7
-    x = of.normal(size=(n, 1)) * w + sd * of.normal(size=(n, 3))
-    precision = 1 + w @ w / sd**2
-    mean = (x @ w / sd**2 / precision)[:, None]
-    log_var = np.full((n, 1), -np.log(precision))
-    evidence = stats.multivariate_normal(cov=np.outer(w, w) + sd**2 * np.eye(3)).logpdf(x)
-    return lambda z: stats.norm.logpdf(x, z * w, sd).sum(axis=1), mean, log_var, evidence
-
-
-def test_importance_weighted_bound_is_exact_under_the_true_posterior():
-    log_likelihood, mean, log_var, evidence = linear_gaussian()
-    bound = importance_weighted_bound(log_likelihood, mean, log_var, samples=3)
-    np.testing.assert_allclose(bound, evidence, rtol=1e-9)
-
-
-def test_importance_weighted_bound_rises_to_log_evidence_under_a_wrong_posterior():
-    log_likelihood, mean, log_var, evidence = linear_gaussian(n=300)
-    one, many = (
-        importance_weighted_bound(log_likelihood, mean + 0.2, log_var + 1, samples=k).mean()
-        for k in (1, 500)
-    )
-    assert one < evidence.mean() - 0.3
-    assert many == pytest.approx(evidence.mean(), abs=0.02)
 
 
 def test_probe_targets_are_the_values_with_one_column_per_category():

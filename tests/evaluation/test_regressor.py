@@ -11,7 +11,6 @@ from evaluation.measures.regressor import (
     ConditionRegressor,
     recovery_metrics,
     scores,
-    training_rows,
 )
 
 SPLIT = simulate(1200, seed=6).split(0.15, 0.25)
@@ -161,9 +160,3 @@ def test_scores_are_those_of_brute_force_and_paired():
     np.testing.assert_allclose(*found)  # in every bootstrap sample
     assert found[0].std() > 0.01
     assert scores([predicted], np.ones(60), [1.0], patients, True, 0, 100) == {}
-
-
-def test_training_rows_are_all_or_an_even_selection(monkeypatch):
-    np.testing.assert_array_equal(training_rows(7), np.arange(7))
-    monkeypatch.setattr("evaluation.measures.regressor.MOST", 3)
-    np.testing.assert_array_equal(training_rows(7), [0, 3, 6])

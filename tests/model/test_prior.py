@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+from scipy.optimize import minimize
 from scipy.stats import multivariate_normal, multivariate_t
 
 from model import prior
@@ -201,6 +202,25 @@ def test_a_fitted_prior_follows_the_conditions_in_mean_spread_and_coupling():
     assert -0.002 < gap.mean() < 0.03
     uncoupled = fitted._replace(coupling=np.zeros((3, 3, 3)))
     assert (CONDITIONAL.log_density(z, held_out) - uncoupled.log_density(z, held_out)).mean() > 0.1
+
+
+@pytest.mark.parametrize("far", [1.0, 15.0, 300.0])
+def test_the_spread_is_the_penalised_maximum_of_scipy_even_if_one_subject_is_far_out(far):
+    conditions = subjects(243, 14)
+    z = np.random.default_rng(15).normal(size=(243, 3)) * np.exp(conditions @ LOG_SD[1:])
+    z[0] = far
+    fitted = fit_prior(z, conditions)
+    design = np.column_stack([np.ones(243), conditions])
+    rest = z - design @ fitted.mean
+
+    def loss(log_sd, latent):
+        eta = design @ log_sd
+        nats = eta + (rest[:, latent] * np.exp(-eta)) ** 2 / 2
+        return nats.sum() + prior.PENALTY * (log_sd[1:] ** 2).sum()
+
+    for latent, found in enumerate(fitted.log_sd.T):
+        best = minimize(loss, np.zeros(3), (latent,), "Nelder-Mead", options={"fatol": 1e-10}).x
+        np.testing.assert_allclose(found, best, atol=2e-3)
 
 
 def test_where_a_condition_has_its_zero_does_not_matter():
