@@ -108,7 +108,7 @@ def build_decoder(settings: dict, shape: tuple[int, int], code_shape: tuple) -> 
         speeds = layers.Dense(
             settings["time_warp"], kernel_initializer="zeros", name="speeds", **EXACT
         )(last_hidden)
-        x = TimeWarp(name="time_warp", **EXACT)([x, speeds])
+        x = TimeWarp(settings["qrs_sample"], name="time_warp", **EXACT)([x, speeds])
     return keras.Model([z, conditions], x, name="decoder")
 
 

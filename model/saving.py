@@ -22,8 +22,8 @@ from data.units import UNITS
 from model.network import ModelError
 
 # 2: checksum and prior; 3: convolutions in stacks; 4: noise per sample, warp; 5: coupled latents;
-# 6: absolute deviations; 7: sizes in the prior
-FORMAT_VERSION = 7
+# 6: absolute deviations; 7: sizes in the prior; 8: the warp keeps the QRS where it is
+FORMAT_VERSION = 8
 OLDEST = 3  # that is read; what it does not know has its default
 CLASSES = {"VAE": "vae", "VAEPrediction": "vae_prediction"}  # class -> module, imported on load
 DESCRIPTION, WEIGHTS = "parameters.json", "model.weights.h5"
@@ -138,6 +138,7 @@ def read_model(folder: str | Path, kind: type[keras.Model] | None = None) -> ker
                 f"{FORMAT_VERSION}), whose weights are laid out in another way. Read it with that "
                 "version, or train again with this one."
             )
+        _check_warp(version, description["config"], folder)
         kind = _class_called(class_name, kind, folder)
         if description["unit"] not in UNITS:
             expected = " or ".join(UNITS)
@@ -162,6 +163,19 @@ def read_model(folder: str | Path, kind: type[keras.Model] | None = None) -> ker
         _check_keras(folder)
         raise ModelError(f"{folder} is damaged, or no model of this project: {reason}") from error
     return model
+
+
+def _check_warp(version: int, config: dict, folder: Path) -> None:
+    """Raises ModelError where waves were moved about another sample than they would be now."""
+    samples = config["input_shape"][1]
+    before = round(3 / 8 * samples)
+    now = min(config.get("qrs_sample", before), samples - 1)
+    if version < 8 and config.get("time_warp") and before != now:
+        raise ModelError(
+            f"{folder} was saved by an earlier version (format {version}), whose time_warp kept "
+            f"sample {before} in place instead of that of the QRS, {now}. Read it with that "
+            "version, or train again with this one."
+        )
 
 
 def _refuse_file(file: Path) -> None:

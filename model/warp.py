@@ -2,7 +2,7 @@
 
 From one person to the next P waves come earlier or later and T waves are stretched. A sum of fixed
 shapes, which a linear decoder makes, smears such a wave rather than moves it. Here the decoder says
-how fast to read off the beat that it has made, at a few knots along it; the R wave stays.
+how fast to read off the beat that it has made, at a few knots along it; the QRS stays.
 
 Dims: B batch, I leads, T samples, K knots.
 """
@@ -13,7 +13,6 @@ import keras
 import numpy as np
 from keras import ops
 
-FIDUCIAL = 3 / 8  # of the window, where the R wave lies: sample 150 of 400
 FASTEST = 1.0  # log speed at most: between 0.37 and 2.7 times as fast; so time never turns back
 
 
@@ -25,10 +24,21 @@ class TimeWarp(keras.layers.Layer):
     logarithmic, 0 at normal speed, bounded smoothly by `FASTEST`, and change linearly between knots
     that are evenly spaced from the first to the last sample.
 
+    Args:
+        qrs_sample: which stays where it is; the last one if the beat ends before it.
+
     Attributes:
         mean_beat: (I, T), in the units of the deviation.
         profile: (I, T), what a deviation of 1 is.
     """
+
+    def __init__(self, qrs_sample: int, **keywords) -> None:
+        super().__init__(**keywords)
+        self.qrs_sample = qrs_sample
+
+    def get_config(self) -> dict:
+        """Constructor arguments."""
+        return {**super().get_config(), "qrs_sample": self.qrs_sample}
 
     def build(self, input_shape):
         """Prepares the knots; the mean beat is 0 until it is known."""
@@ -56,9 +66,9 @@ class TimeWarp(keras.layers.Layer):
         beat = (deviation + self.mean_beat * inverse) / inverse
         last = deviation.shape[2] - 1
         log_speed = FASTEST * ops.tanh(ops.matmul(speeds, self.between))  # (B, T)
-        # The time at a sample is the sum of all steps up to it; at the R wave none is lost.
+        # The time at a sample is the sum of all steps up to it; at the QRS none is lost.
         late = ops.cumsum(ops.expm1(log_speed), axis=1)
-        at = round(FIDUCIAL * (last + 1))
+        at = min(self.qrs_sample, last)
         late = late - late[:, at : at + 1]
         read = read_off(beat, ops.arange(last + 1, dtype="float32") + late)
         return (ops.transpose(read, (0, 2, 1)) - self.mean_beat) / self.profile

@@ -125,6 +125,7 @@ MUTATIONS = [
         "model/warp.py",
         WARP,
         ("late = late - late[:, at : at + 1]", "late = late + 0"),
+        ("at = min(self.qrs_sample, last)", "at = round(3 / 8 * (last + 1))"),
         ("(deviation + self.mean_beat * inverse) / inverse", "deviation / inverse"),
         ("ops.expm1(log_speed)", "log_speed"),
         ("FASTEST * ops.tanh(", "FASTEST * ("),
@@ -141,6 +142,8 @@ MUTATIONS = [
         ("+ OWN * middle) / (count[:, None] + OWN)", "+ 1e9 * middle) / (count[:, None] + 1e9)"),
         ("cross - cross.T", "cross"),
         ("np.divmod(random.choice(", "np.divmod(-1 - random.choice("),
+        ("(u**2 - 1) / 2, log_sd)", "(u**2 - 1) / 2)"),
+        ("np.where(worse, step / 2, step)", "step"),
     ),
     *_of(
         "model/closed_form.py",

@@ -16,7 +16,7 @@ from keras import layers
 
 from data.tasks import kind_of
 from model.blocks import Stack
-from model.warp import FASTEST, FIDUCIAL, TimeWarp
+from model.warp import FASTEST, TimeWarp
 
 if TYPE_CHECKING:
     from vae import VAE
@@ -116,7 +116,7 @@ def _described(layer: layers.Layer, numbers: Numbers) -> dict:
             "mean_beat": numbers.add(layer.mean_beat),
             "profile": numbers.add(layer.profile),
             "between": numbers.add(layer.between),
-            "fiducial": round(FIDUCIAL * layer.between.shape[1]),
+            "fiducial": min(layer.qrs_sample, layer.between.shape[1] - 1),
             "fastest": FASTEST,
         }
     raise ExplorerError(

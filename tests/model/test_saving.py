@@ -135,6 +135,22 @@ def test_a_changed_description_is_one_error(folder, key, value, message):
         VAE.load(folder)
 
 
+def test_a_warp_that_an_earlier_version_anchored_elsewhere_is_refused(tmp_path):
+    for qrs_sample, kept in ((15, True), (10, False)):  # of 40 samples; it was 3/8 of them then
+        model = small(time_warp=5, qrs_sample=qrs_sample).adapt(ECG)
+        model.save(tmp_path)
+        ecg = VAE.load(tmp_path).decode(np.ones((3, 2)))
+        np.testing.assert_array_equal(ecg, model.decode(np.ones((3, 2))))
+        description = json.loads((tmp_path / saving.DESCRIPTION).read_text("utf-8"))
+        description["format_version"] = 7
+        (tmp_path / saving.DESCRIPTION).write_text(json.dumps(description), "utf-8")
+        if kept:
+            np.testing.assert_array_equal(VAE.load(tmp_path).decode(np.ones((3, 2))), ecg)
+            continue
+        with pytest.raises(ModelError, match="sample 15 .* of the QRS, 10.* train again"):
+            VAE.load(tmp_path)
+
+
 def test_saving_over_a_model_leaves_the_old_one_or_none_where_it_stops(folder, monkeypatch):
     other = small(seed=5).adapt(ECG * 2)
     monkeypatch.setattr(saving, "_checksum", lambda file: 1 / 0)
