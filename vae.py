@@ -134,7 +134,9 @@ class VAE(OwnObjective):
             "condition_dim": int(condition_dim),
             "leads": network.lead_names(leads, int(input_shape[0])),
             "sampling_rate": float(sampling_rate),
-            "qrs_sample": default_qrs_sample(sampling_rate) if qrs_sample is None else qrs_sample,
+            "qrs_sample": int(
+                default_qrs_sample(sampling_rate) if qrs_sample is None else qrs_sample
+            ),
             "unit": unit,
             "hidden": tuple(int(width) for width in hidden),
             "independent_only": bool(independent_only),
@@ -390,7 +392,12 @@ class VAE(OwnObjective):
 
         Returns:
             The model itself.
+
+        Raises:
+            ModelError: as `encode`, or a single ECG, of which there is no distribution.
         """
+        if len(ecg) < 2:
+            raise ModelError(f"Expected 2 ECGs or more to fit a prior to. Received: {len(ecg)}.")
         encoded = self._encoded(conditions, len(ecg))
         self.prior = closed_form.fit_prior(self, ecg, encoded, self.settings["seed"])
         return self

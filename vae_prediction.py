@@ -155,8 +155,14 @@ class VAEPrediction(VAE):
         """Sets mean and SD of a regression target (N,) from training data. Returns itself.
 
         The head then starts at the mean, and its loss is of order 1 whatever the unit.
+
+        Raises:
+            ModelError: NaN or infinite values.
         """
         target = np.asarray(target, np.float64)
+        if not np.isfinite(target).all():
+            row = int(np.argmin(np.isfinite(target)))
+            raise ModelError(f"Expected finite targets. Received: {target[row]} in row {row}.")
         self.target_mean.assign(target.mean())
         self.target_sd.assign(target.std() or 1.0)
         return self

@@ -202,6 +202,8 @@ def _sweeps(model: VAE, subjects: pd.DataFrame) -> dict[str, Figure]:
     drawn = {}
     for condition in model.schema.conditions:
         values = sweep_values(condition, subjects)
+        if not values:
+            continue
         columns = {name: [value] * len(values) for name, value in reference.items()}
         columns[condition.name] = list(values)
         z = np.zeros((len(values), model.latent_space_dim), np.float32)
@@ -230,19 +232,20 @@ def chosen_conditions(schema: ConditionSchema, subjects: pd.DataFrame) -> list[d
         subjects: training subjects, for percentiles and reference.
 
     Returns:
-        M mappings name -> value; empty where there are no conditions.
+        M mappings name -> value; empty where no condition is known of anybody.
     """
-    if not schema.conditions:
+    known = [c for c in schema.conditions if subjects[c.name].notna().any()]
+    if not known:
         return []
-    numbers = [c.name for c in schema.conditions if c.kind == "continuous"]
-    categories = [c.name for c in schema.conditions if c.kind != "continuous"]
+    numbers = [c.name for c in known if c.kind == "continuous"]
+    categories = [c.name for c in known if c.kind != "continuous"]
     varied = {}
     if categories:
         name = categories[0]
         common = subjects[name].value_counts().index[: 2 if numbers else MOST]
         varied[name] = sorted(common, key=schema[name].categories.index)
     if numbers:
-        alone = len(schema.conditions) == 1
+        alone = len(known) == 1
         varied[numbers[0]] = _percentiles(subjects[numbers[0]], ALONE if alone else CROSSED)
     if len(numbers) > 1 and not categories:
         varied[numbers[1]] = _percentiles(subjects[numbers[1]], ENDS)
@@ -274,7 +277,7 @@ def nearest_subjects(
         want = condition.codes(pd.Series([each[condition.name] for each in wanted], dtype=object))
         apart = have - want[:, None]
         if condition.kind == "continuous":
-            apart /= np.nanstd(have) or 1.0
+            apart /= have[~np.isnan(have)].std() or 1.0 if not np.isnan(have).all() else 1.0
         else:
             apart = np.where(np.isnan(apart), np.nan, OTHER * (apart != 0))
         squared += np.square(np.where(np.isnan(apart), UNKNOWN, apart))

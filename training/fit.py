@@ -179,6 +179,7 @@ def fit(
         )
     model.resident = None
     saver.take_best(model)
+    model.kl_weight.assign(model.settings["kl_weight"])  # the best epoch may be one of the warm-up
     row = saver.history[saver.best_epoch]
     print(f"Best epoch: {row['epoch']}, {settings.watch} {row[saver.watch]:.4g}.")
     if row["val_active_units"] < model.latent_space_dim / 2:

@@ -201,11 +201,19 @@ def with_targets(cohort: Cohort, settings: ModelConfig) -> Cohort:
 
 
 def check_split(split: Split, settings: ModelConfig) -> None:
-    """Checks before hours of training that a head can be trained and judged on each part.
+    """Checks before hours of training that a model, and its head, can be trained and judged.
 
     Raises:
-        CohortError: a part has no event that others outlive, or only one class.
+        CohortError: a single patient in training or test, or a part has no event that others
+            outlive, or only one class.
     """
+    for name, part in (("training", split.train), ("test", split.test)):
+        if part.subjects["patient_id"].nunique() < 2:
+            raise CohortError(
+                f"Expected 2 patients or more in the {name} part of the split, or nothing can be "
+                "compared. Received: 1. Give more recordings or a larger data.*_fraction, or set "
+                "data.split."
+            )
     kind = kind_of(settings.task)
     if kind in ("none", "regression"):
         return
@@ -243,7 +251,7 @@ def check_warm_start(folder: Path) -> None:
 
 
 def warm_start(model: VAE, folder: Path, freeze: bool) -> None:
-    """Takes encoder, decoder and noise from a trained model, and freezes them if asked to.
+    """Takes encoder, decoder, noise and prior of a trained model, and freezes them if asked to.
 
     Raises:
         ModelError: no model lies there.
@@ -260,7 +268,7 @@ def warm_start(model: VAE, folder: Path, freeze: bool) -> None:
     if changed:
         raise TrainingError(f"{folder} holds another network: {'; '.join(changed)}.")
     # A mean or SD of age that differs a little between two cohorts would shift what was learned.
-    model.schema = other.schema
+    model.schema, model.prior = other.schema, other.prior
     for part in ("encoder", "decoder"):
         getattr(model, part).set_weights(getattr(other, part).get_weights())
         getattr(model, part).trainable = not freeze

@@ -48,22 +48,33 @@ HALVINGS = 20  # of the test patients, at random, for the null
 
 
 def reference_subject(schema: ConditionSchema, subjects: pd.DataFrame) -> dict[str, object]:
-    """Median of each continuous condition and the commonest category of each other one."""
-    return {
-        condition.name: (
-            float(subjects[condition.name].median())
-            if condition.kind == "continuous"
-            else subjects[condition.name].mode().iloc[0]
-        )
-        for condition in schema.conditions
-    }
+    """Median of each continuous condition and the commonest category of each other one.
+
+    What is known of nobody is NaN, unknown.
+    """
+    reference = {}
+    for condition in schema.conditions:
+        known = subjects[condition.name].dropna()
+        if not len(known):
+            reference[condition.name] = np.nan
+        elif condition.kind == "continuous":
+            reference[condition.name] = float(known.median())
+        else:
+            reference[condition.name] = known.mode().iloc[0]
+    return reference
 
 
 def sweep_values(condition: Condition, subjects: pd.DataFrame, count: int = 7) -> list:
-    """Values from the 5th to the 95th percentile of the subjects, or all categories."""
+    """Values from the 5th to the 95th percentile of the subjects, or all categories.
+
+    None of a continuous condition that is known of nobody.
+    """
     if condition.kind != "continuous":
         return list(condition.categories)
-    low, high = subjects[condition.name].quantile([0.05, 0.95])
+    known = subjects[condition.name].dropna()
+    if not len(known):
+        return []
+    low, high = known.quantile([0.05, 0.95])
     if high <= low:
         return [float(low)]
     # Two significant digits of the step: a scale of 38, 44, 51 ... reads better than 37.945 ...

@@ -104,12 +104,9 @@ def _known(
 ) -> pd.DataFrame:
     """The conditions of the subjects, unknown ones those of the reference subject."""
     reference = reference_subject(schema, train_subjects)
-    return pd.DataFrame(
-        {
-            name: subjects[name].fillna(value) if name in subjects else [value] * len(subjects)
-            for name, value in reference.items()
-        }
-    )
+    known = subjects.reindex(columns=list(schema.names))
+    there = {name: value for name, value in reference.items() if pd.notna(value)}
+    return known.fillna(there)
 
 
 def _changes(
@@ -120,6 +117,10 @@ def _changes(
     Before is None where it is what the subjects are.
     """
     name = condition.name
+    of_train = condition.codes(train_subjects[name])
+    of_train = of_train[~np.isnan(of_train)]
+    if not len(of_train) or np.ptp(of_train) == 0:
+        return  # never known, or never varied: nobody can say what it does
     if condition.kind == "categorical":
         first = own.assign(**{name: condition.categories[0]})
         for category in condition.categories[1:]:
@@ -130,11 +131,8 @@ def _changes(
         other = np.array(condition.categories, dtype=object)[1 - codes.astype(int)]
         yield name, None, own.assign(**{name: other}), 1 - 2 * codes
     else:
-        sd = float(np.nanstd(condition.codes(train_subjects[name])))
-        if sd == 0:
-            return  # never varied: the model cannot know what it does
         value = condition.codes(own[name])
-        step = STEPS.get(condition.unit, sd)
+        step = STEPS.get(condition.unit, float(of_train.std()))
         step = np.where(condition.out_of_range(value + step), -step, step)
         yield name, None, own.assign(**{name: value + step}), step
 

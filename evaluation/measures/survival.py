@@ -171,7 +171,8 @@ def survival_metrics(
         test: the split to judge on.
         baseline: of the model's own log hazard: event times (E,) and cumulative hazard (E,).
         horizons: rising times, in the unit of the data; by default the 25th, 50th and 90th
-            percentile of the event times in training, or the first event in test if that is later.
+            percentile of the event times in training, or the first event in test if that is later;
+            of those in test, if it was followed for less time.
         draws: bootstrap samples.
         seed: of the bootstrap.
 
@@ -370,6 +371,9 @@ def _checked_horizons(
         usual = np.percentile(train.time[train.event], HORIZON_PERCENTILES)
         horizons = np.unique(np.maximum(usual, first))
         horizons = horizons[horizons < end]
+        early = test.time[test.event & (test.time < end)]
+        if len(horizons) == 0 and len(early):  # followed for less time than in training
+            horizons = np.unique(np.percentile(early, HORIZON_PERCENTILES))
     horizons = np.asarray(horizons, np.float64)
     if len(horizons) == 0 or (np.diff(horizons) <= 0).any() or not first <= horizons[0]:
         raise SurvivalError(

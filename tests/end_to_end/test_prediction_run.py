@@ -179,6 +179,15 @@ def test_a_part_of_the_split_on_which_no_head_can_be_judged_is_named(
         check_split(split, settings)
 
 
+@pytest.mark.parametrize("name", ["train", "test"])
+def test_a_part_of_a_single_patient_is_refused_before_training(name):
+    split = COHORT.split(0.2, 0.25)
+    check_split(split, ModelConfig())
+    getattr(split, name).subjects["patient_id"] = "the same"
+    with pytest.raises(CohortError, match=f"2 patients or more in the {name}.* Received: 1"):
+        check_split(split, ModelConfig())
+
+
 def test_an_event_that_nobody_outlives_is_no_event_to_judge_by():
     split = COHORT.split(0.2, 0.25)
     subjects = split.test.subjects
@@ -264,6 +273,8 @@ def test_a_frozen_network_stays_as_it_was_while_the_head_moves(runs):
         assert all((old.numpy() == new.numpy()).all() for old, new in pairs)
     for name in ("log_noise", "scale", "mean_beat"):
         np.testing.assert_array_equal(getattr(before, name), getattr(after, name))
+    drawn = [model.generate(3, age=80, sex="female") for model in (before, after)]
+    np.testing.assert_array_equal(*drawn)
     assert after.task == "binary"
     assert np.abs(after.head.get_weights()[0]).min() > 0
 

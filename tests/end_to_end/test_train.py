@@ -153,6 +153,17 @@ def test_a_finished_run_is_not_overwritten(run, capsys):
     assert (run / "metrics.json").stat().st_mtime_ns == before
 
 
+def test_a_model_of_no_conditions_is_trained_and_judged(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    train_eagerly(monkeypatch)
+    few = ("--training.epochs", "1", "--data.conditions", "--training.tensorboard", "False")
+    run = train(parse(["--run", "none", *ARGUMENTS, *few])[0])
+    assert VAE.load(run).schema.names == ()
+    assert VAE.load(run).generate(3).shape == (3, 12, 400)
+    assert metrics_of(run)["realism"]["coverage"] > 0
+    assert (run / "report.html").is_file()
+
+
 @pytest.mark.parametrize(("noise", "adapted"), [("learned", True), ("mse", False)])
 def test_all_but_the_published_objective_work_around_the_mean_beat(
     tmp_path, monkeypatch, noise, adapted

@@ -37,9 +37,9 @@ class Gains:
 
     def decode(self, z, subjects):
         self.asked.append(subjects)
-        gain = 1 + (subjects["age"] - 60) / 100
+        gain = 1 + (subjects["age"].astype(float).fillna(60) - 60) / 100
         gain = gain * np.where(subjects["sex"] == "female", 0.8, 1)
-        gain = gain * subjects["centre"].map(CENTRES)
+        gain = gain * subjects["centre"].map(CENTRES).fillna(1)
         return (BASE[z[:, 0]] * gain.to_numpy()[:, None, None]).astype(np.float32)
 
 
@@ -52,9 +52,11 @@ def slopes(value=0.0):
     return Slopes(pairs, np.full(len(pairs), value), np.full((4, len(pairs)), 1e-3), 15)
 
 
-def judge(subjects, value=0.0, model=None):
+TRAIN = COHORT.subjects.assign(centre=np.resize(["b", "a", "b", "c"], 300))
+
+
+def judge(subjects, value=0.0, model=None, train=TRAIN):
     subjects = subjects.assign(centre="b") if "centre" not in subjects else subjects
-    train = COHORT.subjects.assign(centre="b")
     latent = np.arange(len(BASE))[:, None]
     return specificity_metrics(model or Gains(), subjects, train, latent, REAL, slopes(value))
 
@@ -115,6 +117,33 @@ def test_an_unknown_condition_starts_from_the_reference_subject():
     assert own["sex"][4] == COHORT.subjects["sex"].mode()[0]
     assert set(own["bmi"]) == {COHORT.subjects["bmi"].median()}
     np.testing.assert_array_equal(own["age"][:3], SUBJECTS["age"][:3])
+
+
+@pytest.mark.parametrize(
+    "of_all",
+    [
+        {"age": 63.1, "sex": "male", "centre": "b"},  # 63.1, whose SD over 300 is not quite 0
+        {"age": np.nan, "sex": None, "centre": None},
+    ],
+)
+def test_a_condition_that_never_varied_or_is_known_of_nobody_is_not_changed(of_all):
+    train = TRAIN.assign(**of_all)
+    unknown = train["age"].isna().all()
+    own = SUBJECTS.assign(**dict.fromkeys(of_all)) if unknown else SUBJECTS
+    model = Gains()
+    metrics = judge(own, model=model, train=train)
+    moved = {name.split("_")[1] for name in metrics if name.endswith("_qrs_axis_real")}
+    assert moved == {"bmi"}
+    assert len(model.asked) == 2
+
+
+def test_without_conditions_there_is_nothing_to_change():
+    model = Gains()
+    model.schema = ConditionSchema([])
+    model.decode = lambda z, subjects: BASE[z[: len(subjects), 0]]
+    none = Slopes((), np.zeros(0), np.zeros((4, 0)), 15)
+    latent = np.arange(len(BASE))[:, None]
+    assert specificity_metrics(model, SUBJECTS, TRAIN, latent, REAL, none) == {}
 
 
 def test_beside_it_stands_what_the_real_slope_asks_for_the_same_step():

@@ -17,7 +17,13 @@ from evaluation.figures.survival import (
     plot_kaplan_meier,
     plot_survival_curves,
 )
-from evaluation.measures.survival import SurvivalError, SurvivalSplit, risk_groups, survival_metrics
+from evaluation.measures.survival import (
+    HORIZON_PERCENTILES,
+    SurvivalError,
+    SurvivalSplit,
+    risk_groups,
+    survival_metrics,
+)
 from evaluation.measures.survival_scores import (
     brier_scores,
     calibration_curve,
@@ -375,6 +381,16 @@ def test_usual_horizons_give_way_to_a_test_split_whose_events_come_late_or_that_
     metrics = survival_metrics(train, early, exponential_baseline(), draws=100)
     assert "horizon_2" in metrics
     assert "horizon_3" not in metrics
+
+
+def test_horizons_of_a_test_split_that_was_followed_for_less_time_are_its_own(splits):
+    train, test = splits
+    end = np.percentile(train.time[train.event], 20)
+    short = replace(test, time=np.minimum(test.time, end), event=test.event & (test.time < end))
+    metrics = survival_metrics(train, short, exponential_baseline(), draws=100)
+    expected = np.percentile(short.time[short.event], HORIZON_PERCENTILES)
+    assert [metrics[f"horizon_{number}"] for number in (1, 2, 3)] == pytest.approx(expected)
+    assert metrics["horizon_3"] < end
 
 
 def test_unusable_settings_are_named(splits):

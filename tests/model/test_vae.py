@@ -118,6 +118,14 @@ def test_the_objective_is_minus_log_likelihood_plus_kl_in_nats(noise):
     assert values["active_units"] == pytest.approx(active)
 
 
+def test_the_error_of_noise_of_each_sample_is_in_microvolts_too():
+    model = trained("per_sample", profile_power=0.5)
+    assert np.ptp(np.asarray(model.profile)) > 0.1
+    x, decoded, *_ = by_hand(model)
+    error = 1000 * float(model.scale) * np.sqrt(((x - decoded) ** 2).mean(axis=(1, 2)))
+    assert measured(model)["rmse_uv"] == pytest.approx(error.mean(), rel=1e-4)
+
+
 def test_the_likelihood_is_the_one_in_millivolts_up_to_a_constant(model):
     mean, _ = model.encode(ECG, TABLE)
     decoded = model.decode(mean, TABLE)[:, INDEPENDENT]
@@ -356,6 +364,12 @@ def test_without_a_linear_path_the_latent_keeps_what_it_knows_of_the_conditions(
     np.testing.assert_allclose(
         condition_share(model.standardise_latent(ECG, TABLE)), before, atol=1e-4
     )
+
+
+def test_of_one_ecg_there_is_no_distribution():
+    one = {name: values[:1] for name, values in TABLE.items()}
+    with pytest.raises(ModelError, match="2 ECGs or more to fit a prior to. Received: 1"):
+        trained().fit_prior(ECG[:1], one)
 
 
 def test_generated_latents_come_from_the_fitted_prior_once_there_is_one(tmp_path):

@@ -433,6 +433,11 @@ def test_a_regression_target_of_any_unit_starts_at_its_mean_and_is_compared_in_s
     np.testing.assert_array_equal(loaded, model.predict_head(ECG[FEW], TABLE[FEW]))
 
 
+def test_a_target_that_is_no_number_is_named():
+    with pytest.raises(ModelError, match="finite targets. Received: nan in row 1"):
+        built(task="regression").adapt_target([1, np.nan, 2])
+
+
 def test_a_head_of_another_task_has_no_hazard():
     model = built(task="binary")
     for predict in (

@@ -334,6 +334,12 @@ def test_the_objective_falls(tmp_path):
     assert history["val_objective"].is_monotonic_decreasing
 
 
+def test_a_best_epoch_of_the_warm_up_leaves_the_kl_weight_that_was_asked_for(tmp_path):
+    model, history = trained(tmp_path / "training.npz", epochs=2, kl_epochs=20)
+    assert history["epoch"].tolist() == [1, 2]
+    assert float(model.kl_weight.numpy()) == model.settings["kl_weight"] == 1.0
+
+
 def test_the_best_epoch_is_kept(finished):
     model, history = finished
     assert history["epoch"].tolist() == [1, 2, 3]
