@@ -277,12 +277,20 @@ def _changes(recorded: Mapping, found: Mapping, model: VAE, schema, config: Conf
 
 
 def other_fingerprint(run: Path, cohort: Cohort) -> list[str]:
-    """Whether the ECGs or subjects are not those that `environment.json` tells of."""
+    """Whether the ECGs or subjects are not those that `environment.json` tells of.
+
+    A column that the table of subjects did not have then is no change.
+    """
     try:
-        begun = json.loads((run / "environment.json").read_text("utf-8"))["data"]["fingerprint"]
+        environment = json.loads((run / "environment.json").read_text("utf-8"))
+        begun = environment["data"]["fingerprint"]
     except (OSError, ValueError, KeyError, TypeError):
         return []  # an older run, or damaged: not known
-    now = fingerprint(cohort)
+    columns = environment.get("columns", [])
+    gone = [name for name in columns if name not in cohort.subjects]
+    if gone:
+        return [f"columns that are gone: {', '.join(gone)}"]
+    now = fingerprint(cohort, columns or None)
     return [] if now == begun else [f"fingerprint: {begun[:12]} -> {now[:12]}"]
 
 

@@ -7,7 +7,7 @@ import hashlib
 import platform
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from importlib import metadata
 from pathlib import Path
 
@@ -27,13 +27,17 @@ PACKAGES = (
 CHUNK = 4096  # recordings hashed at a time, so that a memory-mapped cohort stays on disk
 
 
-def describe(cohort: Cohort) -> dict[str, object]:
+def describe(cohort: Cohort, columns: Sequence[str] | None = None) -> dict[str, object]:
     """Everything that decides what numbers come out, beside the configuration.
 
+    Args:
+        cohort: what is trained on.
+        columns: of the subjects that count; all where left out.
+
     Returns:
-        `data` (source, number of recordings, sha256 of ECGs and subjects), `commit` (of the code;
-        None outside a git checkout, with "-dirty" where files were changed), `device`, `backend`,
-        `python`, `platform` and `packages`, plain values for JSON.
+        `data` (source, number of recordings, sha256 of ECGs and subjects), `columns`, `commit` (of
+        the code; None outside a git checkout, with "-dirty" where files were changed), `device`,
+        `backend`, `python`, `platform` and `packages`, plain values for JSON.
     """
     import keras
 
@@ -41,8 +45,9 @@ def describe(cohort: Cohort) -> dict[str, object]:
         "data": {
             "source": cohort.source,
             "recordings": len(cohort),
-            "fingerprint": fingerprint(cohort),
+            "fingerprint": fingerprint(cohort, columns),
         },
+        "columns": _there(cohort, columns),
         "commit": commit(),
         "device": ", ".join(keras.distribution.list_devices()),
         "backend": keras.backend.backend(),
@@ -52,8 +57,11 @@ def describe(cohort: Cohort) -> dict[str, object]:
     }
 
 
-def fingerprint(cohort: Cohort) -> str:
-    """Sha256 of everything that training and evaluation read of a cohort."""
+def fingerprint(cohort: Cohort, columns: Sequence[str] | None = None) -> str:
+    """Sha256 of ECGs, how they were recorded, and these columns of the subjects, or all.
+
+    A run keeps the names of the columns that there were, so that one added later is no change.
+    """
     recorded = cohort.leads, cohort.sampling_rate, cohort.ecg.shape
     if cohort.qrs_sample != default_qrs_sample(cohort.sampling_rate):
         recorded += (cohort.qrs_sample,)
@@ -62,8 +70,14 @@ def fingerprint(cohort: Cohort) -> str:
     digest = hashlib.sha256(repr(recorded).encode())
     for _, ecg in chunks(cohort.ecg, CHUNK):
         digest.update(np.ascontiguousarray(ecg))
-    digest.update(cohort.subjects.to_csv(index=False).encode())
+    digest.update(cohort.subjects[_there(cohort, columns)].to_csv(index=False).encode())
     return digest.hexdigest()
+
+
+def _there(cohort: Cohort, columns: Sequence[str] | None) -> list[str]:
+    """Those of the columns that the subjects have, or all."""
+    wanted = cohort.subjects.columns if columns is None else columns
+    return [name for name in wanted if name in cohort.subjects]
 
 
 def what_is_trained(config: Config, cohort: Cohort) -> str:

@@ -29,7 +29,8 @@ def open_run(config: Config, overwrite: bool = False) -> Path:
     """
     folder, old = RUNS / config.run, _overwritten(RUNS / config.run)
     settings = json.loads(json.dumps(to_dict(config)))
-    shutil.rmtree(old, ignore_errors=True)
+    if old.exists():
+        _settle(folder)
     if overwrite and (folder / "config.json").is_file():
         # Away as a whole: half a run would block its own name. `record` deletes it.
         folder.rename(old)
@@ -53,17 +54,30 @@ def begun_by(folder: Path) -> Iterator[None]:
     """Takes `config.json` away if settings or data are refused inside before more was kept.
 
     The run has not begun: with the setting that was missing, the same name is free. A run that it
-    was to overwrite is there again.
+    was to overwrite is there again. Likewise if the user interrupts it.
     """
     try:
         yield
-    except Exception:
-        if [path.name for path in folder.iterdir()] == ["config.json"]:
-            (folder / "config.json").unlink()
-            folder.rmdir()
+    except BaseException:
+        if _not_begun(folder):
+            shutil.rmtree(folder)
             if _overwritten(folder).exists():
                 _overwritten(folder).rename(folder)
         raise
+
+
+def _not_begun(folder: Path) -> bool:
+    """Whether a folder holds settings at most, not what the run is made of."""
+    return all(path.name in ("config.json", "config.json.partial") for path in folder.iterdir())
+
+
+def _settle(folder: Path) -> None:
+    """Of a run and the one that it was to overwrite when it was killed, keeps what has results."""
+    if folder.exists() and not _not_begun(folder):
+        shutil.rmtree(_overwritten(folder))
+        return
+    shutil.rmtree(folder, ignore_errors=True)
+    _overwritten(folder).rename(folder)
 
 
 def _overwritten(folder: Path) -> Path:
@@ -130,9 +144,10 @@ def record(folder: Path, cohort: Cohort) -> None:
     Raises:
         RunError: the run was begun with other data.
     """
-    file, now = folder / "environment.json", describe(cohort)
+    file = folder / "environment.json"
+    begun = _read_json(file) if file.is_file() else {}
+    now = describe(cohort, begun.get("columns"))
     if file.is_file():
-        begun = _read_json(file)
         changed = differences(begun.get("data", {}), now["data"], "data.")
         if changed:
             raise RunError(f"{folder} was begun with other data: {'; '.join(changed)}. {ELSEWHERE}")

@@ -208,6 +208,18 @@ def test_other_data_in_the_place_of_the_old_ones_are_noticed(work, change, capsy
     assert sections_of(Path("again"))["data"]["recordings"] == len(cohort)
 
 
+def test_a_column_added_to_the_table_of_subjects_is_no_other_data(work, quickly):
+    cohort = Cohort.open("hospital")
+    cohort = Cohort(np.array(cohort.ecg), cohort.subjects.assign(remark="seen again in May"))
+    cohort.save("later")
+    judge_again("plain", evaluation=FEW, own_path=Path("later"))
+    assert quickly[0][1].test.subjects["remark"].nunique() == 1
+    cohort.subjects = cohort.subjects.drop(columns="smoker")
+    cohort.save("less")
+    with pytest.raises(RunError, match="trained on: columns that are gone: smoker"):
+        judge_again("plain", evaluation=FEW, own_path=Path("less"))
+
+
 def test_a_run_that_is_not_finished_or_damaged_is_named(work, capsys):
     (work / "runs/plain/metrics.json").write_text("{")
     assert "metrics.json is damaged" in refused(capsys, "plain")
@@ -299,9 +311,9 @@ def test_patients_of_one_id_in_two_cohorts_are_two_persons_and_it_is_said(work, 
     test = quickly[0][1].test.subjects["patient_id"]
     assert test.nunique() == 2
     assert not set(test) & known
-    judge_again("plain", another("apart", patient_id="new"), FEW)
+    judge_again("plain", another("apart", patient_id=["new"] * 39 + ["newer"]), FEW)
     assert "patient ids" not in capsys.readouterr().out
-    assert set(quickly[1][1].test.subjects["patient_id"]) == {"new"}
+    assert set(quickly[1][1].test.subjects["patient_id"]) == {"new", "newer"}
 
 
 def test_a_condition_that_the_cohort_lacks_is_unknown_to_the_model(work, capsys):
@@ -373,6 +385,23 @@ def test_a_bare_model_is_judged_on_the_test_split_of_a_cohort_and_says_so(work, 
     shutil.copytree("runs/head/model", "head")
     with pytest.raises(RunError, match="what the column is called that its head .binary. predicts"):
         judge_again("head/", data, FEW, out="x")
+
+
+@pytest.mark.parametrize("known", [["age"], ["sex"], []])
+def test_a_bare_model_is_judged_on_a_cohort_that_lacks_conditions(work, capsys, known):
+    shutil.copytree("runs/plain/model", "sent")
+    cohort = simulate(60, 5)
+    lacking = [name for name in ("age", "sex", "bmi") if name not in known]
+    cohort.subjects = cohort.subjects.drop(columns=lacking)
+    cohort.save("clinic")
+    data = DataConfig(source="prepared", path=Path("clinic"), test_fraction=0.4)
+    folder = judge_again("sent", data, FEW)
+    assert f"has no {', '.join(lacking)}: unknown to the model" in capsys.readouterr().out
+    sections = sections_of(folder)
+    moved = {name.split("_")[1] for name in sections["adherence"] if "specificity" in name}
+    assert moved - {"correlation", "gain"} == {*known}
+    assert (folder / "figures" / "generated_grid.png").exists() == bool(known)
+    assert not (folder / "figures" / "sweep_bmi.png").exists()
 
 
 # --- the command line ---------------------------------------------------------------------------

@@ -35,6 +35,16 @@ def test_the_fingerprint_is_that_of_the_content(tmp_path):
     assert provenance.fingerprint(opened) == provenance.fingerprint(again)
 
 
+def test_a_column_that_is_added_later_is_no_change_but_one_that_goes_is():
+    one = cohort()
+    begun = provenance.describe(one)
+    one.subjects["remark"] = "x"
+    assert provenance.fingerprint(one) != begun["data"]["fingerprint"]
+    assert provenance.describe(one, begun["columns"]) == begun
+    one.subjects = one.subjects.drop(columns="bmi")
+    assert provenance.describe(one, begun["columns"]) != begun
+
+
 def change_ecg(one):
     one.ecg[29, 11, 399] += 1e-3
 
