@@ -27,29 +27,38 @@ ECHO_FLAGS = (
     "pericardial_effusion_moderate_large",
 )
 
-# What a condition named in `data.conditions` is. To condition on another column of your table, add
-# a line here, and its name to `data.conditions`.
-CONDITIONS = {
-    condition.name: condition
-    for condition in (
-        Condition("age", "continuous", "years", 0, 120),
-        Condition("sex", "binary", categories=("male", "female")),
-        Condition("bmi", "continuous", "kg/m2", 10, 80),
-        Condition("lvef", "continuous", "%", 5, 90),
-        Condition("lv_mass", "continuous", "g", 20, 500),
-        Condition("lvedv", "continuous", "mL", 30, 500),
-        *(Condition(name, "binary", categories=("no", "yes")) for name in ECHO_FLAGS),
-        Condition("heart_angle_frontal", "continuous", "degrees", -180, 180),
-        Condition("heart_angle_transverse", "continuous", "degrees", -180, 180),
-    )
-}
-
-
 Settings = TypeVar("Settings")
 
 
 class ConfigError(ValueError):
     """A setting that makes no sense, alone or with another one."""
+
+
+def _by_name(*conditions: Condition) -> dict[str, Condition]:
+    names = [condition.name for condition in conditions]
+    for name in names:
+        _check(names.count(name) == 1, "CONDITIONS", f"one line for {name}", names.count(name))
+    return dict(zip(names, conditions, strict=True))
+
+
+def _check(true: bool, name: str, expected: str, received: object) -> None:
+    if not true:
+        raise ConfigError(f"{name}: expected {expected}. Received: {received!r}.")
+
+
+# What a condition named in `data.conditions` is. To condition on another column of your table, add
+# a line here, and its name to `data.conditions`.
+CONDITIONS = _by_name(
+    Condition("age", "continuous", "years", 0, 120),
+    Condition("sex", "binary", categories=("male", "female")),
+    Condition("bmi", "continuous", "kg/m2", 10, 80),
+    Condition("lvef", "continuous", "%", 5, 90),
+    Condition("lv_mass", "continuous", "g", 20, 500),
+    Condition("lvedv", "continuous", "mL", 30, 500),
+    *(Condition(name, "binary", categories=("no", "yes")) for name in ECHO_FLAGS),
+    Condition("heart_angle_frontal", "continuous", "degrees", -180, 180),
+    Condition("heart_angle_transverse", "continuous", "degrees", -180, 180),
+)
 
 
 @dataclass(frozen=True)
@@ -215,9 +224,9 @@ class TrainingConfig:
     kl_epochs: int = 10
     """Epochs of the warm-up, or of one cycle (rising for its first half)."""
     patience: int = 10
-    """Epochs without a better validation objective after which training stops; 0 never stops."""
+    """Epochs without a better value of what `watch` names, to stop after; 0 never stops."""
     augmentation: float = 0.0
-    """Strength of random changes to training beats: gain, rotation, timing; 0 is none, 1 usual."""
+    """Random changes to training beats, as multiples of the SDs in `model.augment`; 0 is none."""
     watch: Literal["objective", "partial_likelihood", "c_index"] = "objective"
     """What early stopping and the best epoch go by, on the validation split."""
     warm_start: Path | None = None
@@ -292,17 +301,23 @@ class Config:
         _check(headed, "model.task", "a task, since training.freeze leaves only the head", "none")
 
 
-def _check(true: bool, name: str, expected: str, received: object) -> None:
-    if not true:
-        raise ConfigError(f"{name}: expected {expected}. Received: {received!r}.")
-
-
 def _check_types(prefix: str, section: object) -> None:
-    """Checks the type of each field; the command line does, an edited file does not."""
+    """Checks the type of each field; the command line does, an edited file does not.
+
+    A list where a tuple is kept, and a text where a path is, are what they mean.
+    """
     for setting, kind in get_type_hints(type(section)).items():
-        value = getattr(section, setting)
+        value = _meant(kind, getattr(section, setting))
+        object.__setattr__(section, setting, value)  # frozen for everybody else
         expected = f"one of {get_args(kind)}" if get_origin(kind) is Literal else _called(kind)
         _check(_fits(kind, value), prefix + setting, expected, value)
+
+
+def _meant(kind: object, value: object) -> object:
+    """A value as its field keeps it."""
+    if isinstance(value, list):
+        return tuple(_meant(None, one) for one in value)
+    return Path(value) if isinstance(value, str) and Path in (kind, *get_args(kind)) else value
 
 
 def _fits(kind: object, value: object) -> bool:
@@ -326,6 +341,8 @@ def _fits(kind: object, value: object) -> bool:
 def _called(kind: object) -> str:
     """A type as a message calls it."""
     plain = {int: "a whole number", float: "a finite number", bool: "True or False", str: "a text"}
+    if get_origin(kind) is tuple:
+        return f"a list in square brackets, or a tuple: {kind}"
     name = getattr(kind, "__name__", "") if get_origin(kind) is None else ""
     return plain.get(kind) or re.sub(r"pathlib\.|typing\.", "", name or str(kind))
 
@@ -353,35 +370,34 @@ def from_dict(kind: type[Settings], values: Mapping[str, object]) -> Settings:
     for name in values:
         _check(name in hints, kind.__name__, f"fields among {list(hints)}", name)
     try:
-        return kind(**{name: _restored(hints[name], value) for name, value in values.items()})
+        return kind(
+            **{
+                name: from_dict(hints[name], value) if is_dataclass(hints[name]) else value
+                for name, value in values.items()
+            }
+        )
     except (TypeError, AttributeError) as error:
         raise ConfigError(f"{kind.__name__}: a value of the wrong type ({error}).") from error
 
 
-def _restored(kind: object, value: object) -> object:
-    """One value out of JSON as its field has it."""
-    if is_dataclass(kind):
-        return from_dict(kind, value)
-    if isinstance(value, list):
-        return tuple(_restored(None, one) for one in value)
-    return Path(value) if isinstance(value, str) and Path in (kind, *get_args(kind)) else value
-
-
 # --- edit from here -------------------------------------------------------------------------------
 
-CONFIG = Config(model=ModelConfig(noise="per_sample", profile_power=0.3, time_warp=41))
+CONFIG = Config(
+    model=ModelConfig(noise="per_sample", profile_power=0.3, time_warp=41),
+    training=TrainingConfig(epochs=24, learning_rate=4e-3),
+)
 
 # Of real ECGs, as chosen on fold 9 of PTB-XL: `docs/real.md`.
-REAL = replace(
-    CONFIG.model, latent_space_dim=48, hidden=(256,), profile_power=0.2, deviations="absolute"
+REAL = ModelConfig(
+    latent_space_dim=48,
+    hidden=(256,),
+    time_warp=41,
+    noise="per_sample",
+    profile_power=0.2,
+    deviations="absolute",
 )
-REAL_TRAINING = replace(
-    CONFIG.training,
-    epochs=120,
-    batch_size=32,
-    gradient_norm=2000.0,
-    patience=50,
-    augmentation=3.0,
+REAL_TRAINING = TrainingConfig(
+    epochs=120, batch_size=32, gradient_norm=2000.0, patience=50, augmentation=3.0
 )
 
 PRESETS = {
@@ -429,7 +445,7 @@ PRESETS = {
         model=replace(
             CONFIG.model, task="cox", head_inputs="latent_and_conditions", task_weight=300.0
         ),
-        training=replace(CONFIG.training, epochs=25),
+        training=TrainingConfig(epochs=25),
     ),
     # CODE-15%, mortality: python train.py --preset code15_prediction --data.path FOLDER
     "code15_prediction": replace(
@@ -437,7 +453,7 @@ PRESETS = {
         run="code15_prediction",
         data=DataConfig(source="code15", path=Path("code15"), conditions=("age", "sex")),
         model=replace(REAL, task="cox", head_inputs="latent_and_conditions"),
-        training=replace(CONFIG.training, batch_size=256),
+        training=TrainingConfig(batch_size=256),
     ),
     # Your own recordings, any formats: python train.py --preset recordings --data.path FOLDER
     "recordings": replace(

@@ -12,7 +12,13 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from config import CONFIG, PRESETS, Config
+try:
+    from config import CONFIG, PRESETS, Config
+except (TypeError, ValueError) as error:  # a mistake of who edited it: no traceback
+    if __name__ != "__main__":
+        raise
+    print(f"train.py: config.py: {error}", file=sys.stderr)
+    sys.exit(2)
 from data.ownership import owned
 from data.tasks import kind_of
 from training import processes

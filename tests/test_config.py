@@ -2,6 +2,7 @@
 
 import ast
 import dataclasses
+import importlib
 import json
 import math
 import re
@@ -10,6 +11,7 @@ from typing import Literal, get_args, get_origin, get_type_hints
 
 import pytest
 
+import config as config_of_the_project
 from config import (
     CONDITIONS,
     CONFIG,
@@ -84,6 +86,31 @@ def test_a_configuration_is_plain_json(name):
     assert plain["data"]["path"] == (
         None if PRESETS[name].data.path is None else str(PRESETS[name].data.path)
     )
+
+
+def test_a_condition_has_one_line():
+    with pytest.raises(ConfigError, match="CONDITIONS: expected one line for age. Received: 2"):
+        config_of_the_project._by_name(CONDITIONS["age"], CONDITIONS["sex"], CONDITIONS["age"])
+
+
+def test_lists_and_texts_in_an_edited_file_are_what_they_mean():
+    data = DataConfig(source="ptbxl", path="ptb-xl", conditions=["age", "sex"])
+    assert data == DataConfig(source="ptbxl", path=Path("ptb-xl"), conditions=("age", "sex"))
+    kernels = [[1, 5], [12, 1]]
+    assert ModelConfig(conv_kernels=kernels).conv_kernels == ((1, 5), (12, 1))
+    with pytest.raises(ConfigError, match="data.conditions: expected a list in square brackets"):
+        DataConfig(conditions=("age"))
+
+
+def test_presets_of_real_ecgs_do_not_follow_an_edited_default(tmp_path, monkeypatch):
+    text = (ROOT / "config.py").read_text("utf-8")
+    edited = text.replace('model=ModelConfig(noise="per_sample"', 'model=ModelConfig(noise="mse"')
+    (tmp_path / "edited_config.py").write_text(edited, "utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    presets = importlib.import_module("edited_config").PRESETS
+    assert presets["default"].model.noise == "mse"
+    for name in ("ptbxl", "recordings", "ukbiobank", "code15_prediction"):
+        assert to_dict(presets[name]) == to_dict(PRESETS[name])
 
 
 def test_settings_are_frozen():

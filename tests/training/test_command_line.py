@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 import train
-from config import CONFIG, PRESETS, to_dict
+from config import CONFIG, PRESETS, DataConfig, to_dict
 from data import CohortError
 from data.conditions import ConditionError
 from tests.fresh_process import run_fresh
@@ -191,6 +191,17 @@ def test_help_lists_every_field_with_its_sentence(capsys):
         assert squeezed(sentence) in squeezed(shown), f"{kind}.{field}"
 
 
+def test_a_mistake_in_the_edited_file_is_one_line(tmp_path):
+    for name in ("config.py", "train.py"):
+        (tmp_path / name).write_text((ROOT / name).read_text("utf-8"), "utf-8")
+    with (tmp_path / "config.py").open("a", encoding="utf-8") as file:
+        file.write('CONFIG = replace(CONFIG, run=f"a/{CONFIG.run}")\n')
+    done = run_fresh("import runpy; runpy.run_path('train.py', run_name='__main__')", tmp_path)
+    assert done.returncode == 2
+    expected = "train.py: config.py: run: expected a name of letters, digits, '.', '_' and '-'. "
+    assert done.stderr == expected + "Received: 'a/default'.\n"
+
+
 def test_help_names_the_presets_and_how_to_overwrite(capsys):
     shown = help_text(capsys)
     assert f"--preset {{{','.join(PRESETS)}}}" in shown
@@ -338,7 +349,7 @@ def test_overwriting_starts_from_an_empty_folder_with_the_new_settings(runs):
 def test_a_run_killed_while_it_overwrites_an_older_one_starts_with_the_same_command(
     runs, monkeypatch
 ):
-    monkeypatch.setattr("training.run_folder.describe", lambda _: {})
+    monkeypatch.setattr("training.run_folder.describe", lambda *_: {})
     folder = open_run(SHORT)
     (folder / "model").mkdir()
     write_text(folder / "report.html", "results")
@@ -439,13 +450,22 @@ def test_a_run_whose_data_were_refused_has_not_begun(tmp_path):
 
 
 def test_a_run_is_overwritten_only_once_the_new_one_has_begun(runs, monkeypatch):
-    monkeypatch.setattr("training.run_folder.describe", lambda _: {})
+    monkeypatch.setattr("training.run_folder.describe", lambda *_: {})
     folder = open_run(SHORT)
     (folder / "metrics.json").write_text("old")
-    with pytest.raises(CohortError), begun_by(open_run(SHORT, overwrite=True)):
-        raise CohortError("not these")
+    for error in (CohortError("not these"), KeyboardInterrupt()):
+        with pytest.raises(type(error)), begun_by(open_run(SHORT, overwrite=True)):
+            raise error
+        assert (folder / "metrics.json").read_text() == "old"
+    open_run(SHORT, overwrite=True)  # and is killed then
+    assert not (folder / "metrics.json").exists()
+    with pytest.raises(RunError, match="other settings"):
+        open_run(dataclasses.replace(SHORT, data=DataConfig(seed=5)))
     assert (folder / "metrics.json").read_text() == "old"
     with begun_by(open_run(SHORT, overwrite=True)):
         record(folder, None)
     left = sorted(path.name for path in runs.rglob("*"))
     assert left == ["config.json", "environment.json", "short"]
+    (runs / ".short.overwritten").mkdir()  # as if killed before this was deleted
+    open_run(SHORT)
+    assert sorted(path.name for path in runs.rglob("*")) == left
