@@ -28,7 +28,6 @@ from training.command_line import explained, fail, read_settings
 
 PROGRAM = "python -m evaluation.folder"
 IN = {"heart_rate": "per minute", "beat_noise_uv": "µV", "height": "cm", "weight": "kg"}
-IN |= {"time": "years"}
 
 
 @dataclass(frozen=True)

@@ -46,6 +46,7 @@ PALETTE = (BLACK, VERMILION, BLUE, GREEN, PURPLE, ORANGE, SKY, GREY)
 TRAVERSAL = {-2: BLUE, -1: SKY, 0: BLACK, 1: ORANGE, 2: VERMILION}  # SD -> colour
 
 ENDS = ("", "_low", "_high")  # a metric and its interval
+LABELLED = 20  # bars of a figure that have room for a number each
 
 
 def plot_ecg(
@@ -142,6 +143,8 @@ def plot_sweep(
         The figure; its first axes is the paper.
     """
     title = f"Generated beat by {name}" + (f" ({unit})" if unit else "")
+    apart = np.ptp(ecgs, axis=0).max(axis=1)  # (L,); small ones hide each other
+    title += f": {UNITS[amplitude].small(apart.max())} apart at most, in {leads[apart.argmax()]}"
     if any(isinstance(value, str) for value in values):
         labels = [str(value) for value in values]
         recorded = {"leads": leads, "sampling_rate": sampling_rate, "unit": amplitude}
@@ -264,9 +267,14 @@ def plot_latent(kl: Sequence[float]) -> Figure:
     axes = figure.add_subplot()
     colors = [BLUE if value > ACTIVE_KL_NATS else GREY for value in kl[order]]
     bars = axes.bar(range(len(kl)), kl[order], color=colors)
-    axes.bar_label(bars, [f"{value:.2g}" for value in kl[order]], fontsize=8, padding=1)
     axes.axhline(ACTIVE_KL_NATS, color=VERMILION, linewidth=1, linestyle="--")
-    axes.set_xticks(range(len(kl)), [f"z{number}" for number in order])
+    if len(kl) <= LABELLED:
+        axes.bar_label(bars, [f"{value:.2g}" for value in kl[order]], fontsize=8, padding=1)
+        axes.set_xticks(range(len(kl)), [f"z{number}" for number in order])
+    else:
+        numbers = [str(number) for number in order]
+        axes.set_xticks(range(len(kl)), numbers, fontsize=6, rotation=90)
+        axes.set_xlabel("latent dimension, by its number in z")
     active = int((kl > ACTIVE_KL_NATS).sum())
     plain(axes, f"{active} of {len(kl)} dimensions above {ACTIVE_KL_NATS} nat (dashed line)")
     axes.set_ylabel("KL (nat)")

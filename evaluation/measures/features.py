@@ -8,6 +8,7 @@ Dims: B beats of a chunk, N beats, L leads, T samples.
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 import numpy as np
@@ -77,7 +78,8 @@ FEATURES = {
 
 CIRCULAR = ("p_axis", "qrs_axis", "t_axis")  # angles that may lie anywhere around the circle
 
-CHUNK = 256  # beats; bounds memory to about 25 MB
+CHUNK = 256  # beats; bounds memory to about 25 MB for each thread
+THREADS = 2  # numpy lets another one run while it computes; more would wait for each other
 
 
 class _Waves(NamedTuple):
@@ -126,11 +128,14 @@ def measure(
             f"Expected a positive heart_rate, one or one for each of {len(ecg)} beats. "
             f"Received: shape {np.shape(rate)}, lowest {np.min(rate)}."
         )
-    tables = [
-        _measure_chunk(ecg[start : start + CHUNK], sampling_rate / 1000, qrs_sample, UNITS[unit].mv)
-        for start in range(0, max(len(ecg), 1), CHUNK)
-    ]
-    table = pd.concat(tables, ignore_index=True).astype(np.float64)
+
+    def of_chunk(start: int) -> pd.DataFrame:
+        beats = ecg[start : start + CHUNK]
+        return _measure_chunk(beats, sampling_rate / 1000, qrs_sample, UNITS[unit].mv)
+
+    with ThreadPoolExecutor(THREADS) as threads:
+        tables = threads.map(of_chunk, range(0, max(len(ecg), 1), CHUNK))
+        table = pd.concat(tables, ignore_index=True).astype(np.float64)
     table["qtc"] = table["qt_interval"] * np.cbrt(rate / 60)
     failed = table[["qrs_duration", "qt_interval"]].isna().any(axis=1)
     return table[list(FEATURES)].assign(failed=failed)

@@ -54,8 +54,9 @@ SECTIONS = {
     "utility": {},
     "privacy": {},
     "survival": {
-        "kaplan_meier": "Observed survival of the test subjects in thirds of predicted risk, with "
-        "95% bands and the numbers still at risk. The further apart, the better the risk is told.",
+        "kaplan_meier": "Observed survival of the test subjects by predicted risk, divided where "
+        "thirds of the training subjects are, with 95% bands and the numbers still at risk. The "
+        "further apart, the better the risk is told.",
         "calibration": "Predicted against observed probability of an event; on the dashed line "
         "the model promises what happens.",
         "survival_curves": "Predicted survival of five test subjects, low to high risk.",
@@ -251,8 +252,8 @@ METRICS = {
     "last horizon; above 0 by chance alone.",
     Metric(r"log_hazard_r", "correlation with the true log hazard", ".3f"): "Correlation with the "
     "true log hazard of a simulated cohort.",
-    Metric(r"logrank_p"): "How often chance separates thirds of risk as well; large: the risk "
-    "tells nothing.",
+    Metric(r"logrank_p"): "How often chance separates these groups of risk as well; large: the "
+    "risk tells nothing.",
     # prediction
     Metric(r"auc", "AUC", ".2f"): "How well the head tells the two classes apart; 0.5 is "
     "guessing, 1 without error.",
