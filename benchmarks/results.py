@@ -10,6 +10,8 @@ The runs, made with the commands in the README:
     for SEED in 0 1 2: python train.py --preset ptbxl --data.path FOLDER --run ptbxl_seed$SEED
         --training.seed $SEED --evaluation.seed $SEED
     python train.py --preset prediction
+    for SEED in 1 2: python train.py --preset prediction --run prediction_seed$SEED
+        --data.seed $SEED --training.seed $SEED --evaluation.seed $SEED
 
 Usage: python -m benchmarks.results
 """
@@ -30,6 +32,7 @@ from evaluation.report.reading import BESIDE, REAL, metric, principal_components
 RUNS = Path("runs")
 DEFAULT = tuple(f"default_seed{seed}" for seed in range(3))
 PTBXL = tuple(f"ptbxl_seed{seed}" for seed in range(3))
+PREDICTION = ("prediction", "prediction_seed1", "prediction_seed2")
 
 # Feature, condition, format.
 EFFECTS = (
@@ -211,7 +214,7 @@ def effects() -> str:
 
 def risk() -> str:
     """Every model of the prediction run on the same test subjects."""
-    section = read("prediction")["survival"]
+    section = read(PREDICTION[0])["survival"]
     rows = []
     for key, label in (
         ("conditions", "age, sex, BMI"),
@@ -229,14 +232,22 @@ def risk() -> str:
 
 def sentences() -> str:
     """Numbers that the text of the README quotes."""
-    prediction = read("prediction")
+    prediction, *_ = runs = [read(run) for run in PREDICTION]
     survival, data = prediction["survival"], prediction["data"]
+
+    def of_cohorts(name: str) -> str:
+        values = [run["survival"][name] for run in runs]
+        form = metric(name).number
+        return f"{', '.join(f'{x:{form}}' for x in values)}; mean {np.mean(values):{form}}"
+
     return "\n".join(
         [
             f"{data['train_recordings']} / {data['test_recordings']} subjects, "
             f"{prediction['training']['seconds'] / 60:.1f} min",
             f"above conditions {interval(survival, 'model_minus_conditions_c_harrell')}",
             f"below the oracle {interval(survival, 'oracle_minus_model_c_harrell')}",
+            f"the same of each cohort: {of_cohorts('oracle_minus_model_c_harrell')}",
+            f"calibration slope of the head: {of_cohorts('model_calibration_slope')}",
             f"MAE {prediction['reconstruction']['mae_uv']:.2f} uV",
         ]
     )
