@@ -472,7 +472,7 @@ ERRORS = {
         ("config: text", lambda path: TrainingConfig(batch_size="64"), "batch_size.*'64'"),
         ("config: infinite", lambda path: ModelConfig(kl_weight=np.inf), "model.kl_weight"),
         ("config: noise", lambda path: ModelConfig(noise=-0.1), "model.noise"),
-        ("config: path as text", lambda path: DataConfig(path="x"), "data.path: .*'x'"),
+        ("config: path of no text", lambda path: DataConfig(path=5), "data.path: .*5"),
         ("config: one name", lambda path: DataConfig(conditions="age"), "data.conditions"),
         ("config: no layer", lambda path: ModelConfig(hidden=(8, 0)), "model.hidden"),
         ("config: section", lambda path: from_dict(Config, {"data": 5}), "DataConfig|Config"),

@@ -188,6 +188,7 @@ def test_moved_data_are_asked_for_and_found(work, capsys, quickly):
 @pytest.mark.parametrize("change", ["count", "age", "ecg"])
 def test_other_data_in_the_place_of_the_old_ones_are_noticed(work, change, capsys, quickly):
     cohort = simulate(121 if change == "count" else 120, 0)
+    cohort.subjects["smoker"] = np.where(np.arange(len(cohort)) % 3 == 0, "yes", "no")
     if change == "age":
         cohort.subjects["age"] += 0.01
     if change == "ecg":

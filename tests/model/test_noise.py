@@ -159,7 +159,7 @@ def model():
     louder[:2], louder[:, 40:] = 0.05, 0.1
     eight = rng.normal(size=(len(ecg), 8, SHAPE[1])) * louder
     ecg = ecg + expansion_matrix(VAE(SHAPE, *LAYERS, Z, 0).leads) @ eight
-    vae = VAE(SHAPE, *LAYERS, Z, 5, schema=SCHEMA, noise="per_sample", time_warp=5)
+    vae = VAE(SHAPE, *LAYERS, Z, 5, schema=SCHEMA, noise="per_sample", time_warp=5, qrs_sample=22)
     vae.adapt(ecg, TABLE).fit_noise(ecg, TABLE)
     rng = np.random.default_rng(1)
     for weight in vae.trainable_variables:
@@ -273,7 +273,7 @@ def test_who_adapts_or_warms_up_a_model_trains_without_its_fitted_noise():
 
 
 def test_the_warp_of_a_model_moves_its_mean_beat():
-    vae = VAE(SHAPE, *LAYERS, Z, 5, schema=SCHEMA, noise="per_sample", time_warp=5)
+    vae = VAE(SHAPE, *LAYERS, Z, 5, schema=SCHEMA, noise="per_sample", time_warp=5, qrs_sample=22)
     vae.adapt(ECG, TABLE)
     vae.decoder.get_layer("linear_ecg").kernel.assign(np.zeros((Z + 5, 8 * SHAPE[1])))
     still = vae.decode(np.zeros((1, Z)), ENCODED[:1])[0, 0]
@@ -281,7 +281,7 @@ def test_the_warp_of_a_model_moves_its_mean_beat():
     speed = 1.5
     vae.decoder.get_layer("speeds").bias.assign(np.full(5, np.arctanh(np.log(speed))))
     time = np.arange(SHAPE[1])
-    at = round(3 / 8 * SHAPE[1])
+    at = vae.settings["qrs_sample"]
     source = np.clip(at + speed * (time - at), 0, SHAPE[1] - 1)
     moved = vae.decode(np.zeros((1, Z)), ENCODED[:1])[0, 0]
     np.testing.assert_allclose(moved, np.interp(source, time, still), atol=1e-4)
