@@ -11,6 +11,7 @@ from __future__ import annotations
 import numpy as np
 
 PAIRS_PER_CHUNK = 2**24  # 64 MB in float32
+STEPS = 40  # of Newton's method; it converges in about 6
 
 
 def concordance(
@@ -215,15 +216,21 @@ def _newton(
     """
     x, drawn = columns[:, 1 : 1 + p], weights[:, died]
     ties = _Ties(first, drawn) if len(first) < drawn.shape[1] else None
-    beta, step = np.zeros((len(weights), p)), np.inf
+    beta, best = np.zeros((len(weights), p)), np.full(len(weights), -np.inf)
+    step = np.zeros_like(beta)
     ridge = 1e-9 * drawn.sum(axis=1)[:, None, None] * np.eye(p) + 1e-12 * np.eye(p)
-    for _ in range(30):
-        hazard = weights * np.exp(beta @ x.T)
+    for number in range(STEPS):
+        tried = beta + step
+        hazard = weights * np.exp(tried @ x.T)
         sums = np.cumsum(hazard[:, :, None] * columns, axis=1)[:, last_at_risk]
         if ties:
             sums = sums - ties.gone(hazard[:, died, None] * columns[died])
         total = np.where(sums[:, :, 0] > 0, sums[:, :, 0], 1)  # 0: a draw without them
-        if np.abs(step).max() < 1e-7:
+        at_risk = ties.mean(np.log(total)) if ties else np.log(total)
+        value = (drawn * (tried @ x[died].T - at_risk)).sum(axis=1)  # log partial likelihood
+        uphill = value >= best - 1e-9 * np.abs(value)
+        beta, best = np.where(uphill[:, None], tried, beta), np.where(uphill, value, best)
+        if number and np.abs(step).max() < 1e-7:
             break
         mean = sums[:, :, 1 : 1 + p] / total[:, :, None]
         second = (sums[:, :, 1 + p :] / total[:, :, None]).reshape(*mean.shape, p)
@@ -232,9 +239,10 @@ def _newton(
             mean, variance = ties.mean(mean), ties.mean(variance)
         score = np.einsum("we,wep->wp", drawn, x[died] - mean)
         information = np.einsum("we,wepq->wpq", drawn, variance) + ridge
-        # At most one SD of x at a time: far from the maximum a full step overshoots.
-        step = np.clip(np.linalg.solve(information, score[:, :, None])[:, :, 0], -1, 1)
-        beta = beta + step
+        # At most one SD of x at a time, and half of a step that led downhill: far from the maximum,
+        # or with one subject far out, a full step overshoots.
+        newton = np.clip(np.linalg.solve(information, score[:, :, None])[:, :, 0], -1, 1)
+        step = np.where(uphill[:, None], newton, step / 2)
     return beta, drawn * ties.mean(1 / total) if ties else drawn / total
 
 

@@ -11,6 +11,7 @@ from lifelines.calibration import survival_probability_calibration
 from lifelines.statistics import multivariate_logrank_test
 from lifelines.utils import concordance_index
 from matplotlib.figure import Figure
+from scipy.optimize import minimize_scalar
 
 from evaluation.figures.survival import (
     plot_calibration,
@@ -179,6 +180,29 @@ def test_weighted_cox_regression_equals_lifelines():
         if row == 0:  # lifelines centres at the weighted mean
             expected = fitted.baseline_cumulative_hazard_.loc[:4.0].iloc[-1, 0]
             assert hazard[row] == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("far", [8.0, 15.0])
+def test_weighted_cox_regression_is_the_maximum_even_if_one_subject_is_far_out(far):
+    random = np.random.default_rng(0)
+    x = random.normal(size=200)
+    x[0] = far
+    time = random.exponential(np.exp(-np.clip(x, -3, 3)))
+    event = random.random(200) < 0.7
+
+    def loss(beta, times):  # Efron's, as it is defined; lifelines stops 1e-5 before its maximum
+        nats = 0
+        for at in np.unique(times[event]):
+            dying = (times == at) & event
+            all_at_risk, of_dying = (np.exp(beta * x[rows]).sum() for rows in (times >= at, dying))
+            shares = np.arange(dying.sum()) / dying.sum()
+            nats += np.log(all_at_risk - shares * of_dying).sum() - beta * x[dying].sum()
+        return nats
+
+    for times in (time, np.ceil(4 * time) / 4):  # with ties, too
+        [[found]], _ = weighted_cox(x[:, None], times, event, np.ones((1, 200)), np.inf)
+        best = minimize_scalar(loss, (0, 1), args=(times,), options={"xtol": 1e-10}).x
+        assert found == pytest.approx(best, abs=1e-6)
 
 
 def test_calibration_index_agrees_with_lifelines():
