@@ -1,4 +1,4 @@
-"""How well `evaluation.features` measures: error on simulated truth, speed, real records.
+"""How well `evaluation.measures.features` measures: error on simulated truth, speed, real records.
 
     python -m benchmarks.features
     python -m benchmarks.features --ptbxl ../shared/data/ptbxl

@@ -40,7 +40,7 @@ SOURCES_OF = {
     "millivolts_per_unit": ((0,), ("echonext",)),
     "beats": (("median", "strip"), ("recordings", "ukbiobank")),
 }
-IN_YEARS = ("synthetic", "code15")  # sources that have times of their own, in years
+IN_YEARS = ("synthetic", "code15", "mimic")  # sources that have times of their own, in years
 
 
 def load_cohort(settings, check: Check | None = None) -> Cohort:

@@ -18,7 +18,6 @@ from data.units import MV, UNITS
 
 WFDB_GAIN = 1000.0  # per mV: steps of 1 uV, so an error of 0.5 uV, and a range of +-32 mV
 CSV_DECIMALS = 4  # of a millivolt: an error of 0.05 uV
-SUFFIXES = {"wfdb": (".dat", ".hea"), "csv": (".csv",)}  # the last one is written last
 
 
 class ExportError(ValueError):

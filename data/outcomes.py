@@ -19,6 +19,9 @@ from data.look_alikes import look_alike
 SURVIVAL = ("time", "event")
 KEYS = IDS
 NO_OUTCOME = "no known outcome"
+# What stands for a missing value in a table. None is not among them: it is a finding of its own, of
+# a valve for example.
+MISSING = ("", "NA", "N/A", "n/a", "#N/A", "<NA>", "NaN", "nan", "NULL", "null")
 UNITS = {"years": 1.0, "months": 12.0, "days": 365.25}  # per year
 LONGEST = 120.0  # years that anybody can be followed up
 # Columns by which other programs are told that a subject is at risk only later than time 0.
@@ -133,6 +136,8 @@ def with_outcomes(cohort: Cohort, columns: Sequence[str] = SURVIVAL) -> Cohort:
     known = subjects[list(columns)].notna().all(axis=1)
     if "time" in columns:
         time = pd.to_numeric(subjects["time"], errors="coerce")
+        no_number = subjects["time"].notna() & time.isna()
+        refuse(no_number, subjects["time"], subjects["subject_id"], "a number")
         known &= time.between(0, np.inf, inclusive="neither")
         _years(time.where(known), subjects["subject_id"], "years", cohort.source)
         _refuse_late_entry(subjects, subjects["subject_id"], cohort.source or "The cohort")
@@ -201,6 +206,7 @@ def read_csv(file: Path, **options) -> pd.DataFrame:
         CohortError: the file cannot be read, its rows do not fit its header, a column is there
             twice, or ids were rounded.
     """
+    options = {"keep_default_na": False, "na_values": MISSING, **options}
     options = {"encoding": "utf-8-sig", "skipinitialspace": True, **options}
     try:
         header = pd.read_csv(file, **{**options, "header": None, "nrows": 1, "dtype": str})
@@ -340,7 +346,7 @@ def _refuse_late_entry(table: pd.DataFrame, ids: pd.Series, source: str) -> None
     for column in table:
         if column not in ENTRIES and look_alike(ENTRIES, [column]) is None:
             continue
-        late = pd.to_numeric(table[column], errors="coerce").fillna(0) != 0
+        late = table[column].notna() & (pd.to_numeric(table[column], errors="coerce") != 0)
         if late.any():
             row = late.idxmax()
             raise CohortError(

@@ -43,6 +43,7 @@ class BeatError(ValueError):
     """A record that gives no median beat. The message is the reason, short enough to count."""
 
 
+SLOWEST = 50.0  # Hz of a strip
 MILLIVOLTS = {"mv": 1.0, "uv": 1e-3, "nv": 1e-6, "v": 1e3}  # in a unit, as `plain_unit` has it
 
 
@@ -129,7 +130,7 @@ def standard_leads(ecg: np.ndarray, leads: Sequence[str]) -> tuple[np.ndarray, d
 
 def _check(strip: np.ndarray, sampling_rate: float, leads: tuple[str, ...]) -> None:
     """Refuses what no filter repairs: gaps, lost or clipped leads, too little, another unit."""
-    if not 0 < sampling_rate < np.inf:
+    if not SLOWEST <= sampling_rate < np.inf:
         raise BeatError(f"sampling rate of {sampling_rate} Hz")
     if strip.shape[1] < MIN_SECONDS * sampling_rate:
         raise BeatError(f"shorter than {MIN_SECONDS} s")

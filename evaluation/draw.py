@@ -114,7 +114,12 @@ def draw_risk(model: VAE, split: Split, survival: dict[str, float]) -> dict[str,
     reference = reference_subject(model.schema, split.train.subjects)
     ecg = model.decode(np.outer(steps, direction), reference)
     return {
-        "kaplan_meier": plot_kaplan_meier(time, event, risk_groups(train_log_hazard, log_hazard)),
+        "kaplan_meier": plot_kaplan_meier(
+            time,
+            event,
+            risk_groups(train_log_hazard, log_hazard),
+            patients=subjects["patient_id"].to_numpy(),
+        ),
         "calibration": plot_calibration(probability, time, event, horizon),
         "survival_curves": plot_survival_curves(times, curves, labels, time, event),
         "risk_direction": figures.plot_sweep(

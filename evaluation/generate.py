@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import sys
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -38,6 +39,7 @@ PROGRAM = "python -m evaluation.generate"
 FORMATS = ("wfdb", "csv", "npz", "png")
 SUFFIXES = {"wfdb": (".dat", ".hea"), "csv": (".csv",), "png": (".png",)}
 TABLE, ARRAYS = "subjects.csv", "ecg.npz"
+OWN_FILE = re.compile(r"ecg_\d{6}\.(hea|dat|csv|png)")
 OWN_COLUMNS = {"subject_id", "file", "seed", "model"}  # of the table, beside the conditions
 
 
@@ -89,6 +91,8 @@ def generate_files(
             "here they cannot be given. In Python: model.decode(model.prior.sample(encoded, seed), "
             "encoded)."
         )
+    if isinstance(conditions, pd.DataFrame) and n not in (None, len(conditions)):
+        raise ExportError(f"The table of conditions has {len(conditions)} rows. Received: n={n}.")
     schema = model.schema or ConditionSchema([])
     conditions = {} if conditions is None else conditions
     encoded = schema.encode(conditions, n)
@@ -138,9 +142,10 @@ def _make_room(out: Path, subjects: pd.DataFrame, format: str, overwrite: bool) 
             )
         # A shorter list must not leave ECGs behind that it does not name. The table goes last: if
         # this is killed, the next try still knows them.
-        for name in {Path(file).name for file in old["file"].dropna()}:
-            for path in (out / name, (out / name).with_suffix(".dat")):
-                path.unlink(missing_ok=True)
+        # One was killed before the line of its last ECG.
+        left = {path.name for path in out.iterdir() if OWN_FILE.fullmatch(path.name)}
+        for name in left | {Path(file).name for file in old["file"].dropna()}:
+            (out / name).unlink(missing_ok=True)
         (out / TABLE).unlink()
 
 

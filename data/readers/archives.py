@@ -32,6 +32,7 @@ from data.readers.person import MAX_AGE, SEXES
 from data.readers.prepare import Check, prepare
 from data.readers.ptbxl import WfdbReader
 from data.readers.recordings import load_recordings
+from data.readers.twins import COPY
 
 # Letters with which the names of the Challenge's records begin -> where they are from.
 DATASETS = {
@@ -91,7 +92,10 @@ def load_challenge(
     if names.is_unique:
         subjects["subject_id"] = subjects["patient_id"] = names
         short = cohort.excluded["subject_id"].map(lambda file: PurePosixPath(file).stem)
-        cohort.excluded = cohort.excluded.assign(subject_id=short)
+        copies = cohort.excluded["reason"] == COPY
+        stems = cohort.excluded["detail"].map(lambda file: PurePosixPath(str(file)).stem)
+        detail = cohort.excluded["detail"].where(~copies, stems)
+        cohort.excluded = cohort.excluded.assign(subject_id=short, detail=detail)
     letters = names.str.extract(r"^([A-Z]+)", expand=False)
     cohort.subjects = subjects.assign(
         dataset=letters.map(DATASETS).fillna("another").astype(object)
@@ -208,7 +212,9 @@ def _patients(path: Path, ids: pd.Series, when: pd.Series) -> pd.DataFrame:
     end = last.dt.normalize() + pd.Timedelta(days=365)
     died = pd.to_datetime(mine["dod"], format="ISO8601", errors="coerce")
     event = died.notna() & (died <= end)
-    time = (end.where(~event, died) - when).dt.total_seconds() / 86_400 / UNITS["days"]
+    # Of a death the day is known: it counts at its end, or one on the day of the ECG were none.
+    end = end.where(~event, died + pd.Timedelta(days=1))
+    time = (end - when).dt.total_seconds() / 86_400 / UNITS["days"]
     followed = time > 0
     return found.assign(time=time.where(followed), event=event.astype(float).where(followed))
 

@@ -19,7 +19,7 @@ import numpy as np
 from data.readers.exports import Export, checked_strip, standard_lead
 from data.readers.person import Person, person
 from data.readers.ptbxl import WfdbReader
-from data.readers.wfdb16 import as_written
+from data.readers.wfdb16 import MISSING, as_written, compare_checksums
 from data.strips import MILLIVOLTS, BeatError, Strip, plain_unit
 
 _COMMENT = re.compile(r"#\s*(age|sex|dx)\s*:\s*(.*)", re.IGNORECASE)
@@ -45,7 +45,7 @@ def read_challenge(file: Path) -> Export:
     if len({frame[1] if frame else "1" for frame in frames}) > 1:
         raise BeatError("leads with different sampling rates")
     strip = _matlab5(file) or WfdbReader(str(file.parent))(file.stem)
-    names = [standard_lead(re.sub(r"^D(?=I)", "", name.strip())) for name in strip.leads]
+    names = [standard_lead(name) for name in strip.leads]
     rows = [row for row, name in enumerate(names) if name is not None]
     chosen = tuple(names[row] for row in rows)
     for name in chosen:
@@ -78,12 +78,16 @@ def _matlab5(header: Path) -> Strip | None:
     digital = loadmat(file, variable_names=["val"])["val"]
     if digital.shape != (known.n_sig, known.sig_len):
         raise BeatError("another number of leads or samples than the header says")
+    if digital.dtype == np.int16:
+        checksums = np.array([one or 0 for one in known.checksum], np.int64)
+        compare_checksums(np.ascontiguousarray(digital), checksums, tuple(known.sig_name))
     units, names = as_written(header.with_suffix(""), known.units, known.sig_name)
     factors = [MILLIVOLTS.get(plain_unit(unit)) for unit in units]
     if None in factors:
         raise BeatError(f"unknown unit {units[factors.index(None)]!r}")
     gain, zero = (np.array(one, np.float64)[:, None] for one in (known.adc_gain, known.baseline))
     values = (digital - zero) / gain * np.array(factors)[:, None]
+    values[digital == MISSING] = np.nan
     return Strip(values.astype(np.float32), known.fs, names)
 
 

@@ -21,7 +21,7 @@ import numpy as np
 
 from data.beats import Beat, median_beat
 from data.cohort import INDEPENDENT_LEADS, LEADS, QRS_SAMPLE, SAMPLES
-from data.leads import derive_leads, expansion_matrix
+from data.leads import derive_leads, expansion_matrix, lead_name
 from data.readers.calibration import without_calibration
 from data.readers.formats import parser
 from data.readers.person import Person, person
@@ -194,8 +194,7 @@ def checked_strip(values: np.ndarray, rate: float, names: tuple[str, ...]) -> St
 
 def standard_lead(label: str) -> str | None:
     """A lead as `LEADS` has it; None for any other. "II_2" is how a second II is called."""
-    plain = re.sub(r"_\d+$", "", label.strip()).upper()
-    return next((lead for lead in LEADS if lead.upper() == plain), None)
+    return lead_name(re.sub(r"_\d+$", "", label.strip()))
 
 
 def _millivolts(name: str, lead: Lead) -> np.ndarray:

@@ -39,6 +39,7 @@ FACTS = (
     *("patient_id", "age", "sex", "height", "weight", "bmi"),
     *("recorded", "accession", "dx", "format"),
 )
+BEATS = ("median", "strip", "stored")  # the first two are ours
 KEEP = ("all", "first", "last")
 NAMED = 5  # files that are named for each reason
 _SIGNALS = (".dat", ".mat")  # of a WFDB header
@@ -119,6 +120,8 @@ def read_folder(
     path, cache = Path(path), Path(cache)
     if keep not in KEEP:
         raise CohortError(f"Expected recordings among {list(KEEP)}. Received: {keep!r}.")
+    if beats not in BEATS:
+        raise CohortError(f"Expected beats among {list(BEATS)}. Received: {beats!r}.")
     if not path.is_dir():
         raise CohortError(f"Expected a folder of recordings. Received: {path}.")
     table = read_subjects(path / TABLE)

@@ -181,6 +181,21 @@ def join_table(
     return leave_out(joined, none_of(cohort).mask(why != "", why + f" in {TABLE}")), against
 
 
+def _refuse_twice(table: Subjects, key: list[str | None]) -> None:
+    """Refuses rows that name the same recording, each in its own way.
+
+    Raises:
+        CohortError: names two of them.
+    """
+    said: dict[str, str] = {}
+    for name, one in zip(table.rows[table.key[0]], key, strict=True):
+        if one is not None and pd.notna(name) and said.setdefault(one, name) != name:
+            raise CohortError(
+                f"{said[one]!r} and {name!r} in {table.file} are the same recording. Expected one "
+                "row for each."
+            )
+
+
 def _row_of_each(
     cohort: Cohort, table: Subjects, names: Pseudonyms, file_of: Mapping[str, str]
 ) -> np.ndarray:
@@ -195,6 +210,8 @@ def _row_of_each(
     else:
         key = [names("patient", name) for name in rows["patient_id"].fillna("")]
         wanted = subjects["patient_id"]
+    if "date" not in table.key:
+        _refuse_twice(table, key)
     number = dict(zip(reversed(key), range(len(key) - 1, -1, -1), strict=True))
     if "date" not in table.key:
         return np.array([number.get(one, -1) for one in wanted], np.int64)

@@ -12,6 +12,8 @@ Dims: N recordings, P pairs.
 
 from __future__ import annotations
 
+from datetime import datetime, timedelta
+
 import numpy as np
 import pandas as pd
 from scipy.spatial import cKDTree
@@ -23,7 +25,7 @@ from data.rows import chunks
 COPY = "copy of another recording"
 MAX_DIFFERENCE_MV = 0.015  # root mean square over the beat; recorders round to 1 to 5 uV
 MAX_RATE = 0.005  # relative difference of the heart rates
-MAX_SHIFT = "1D"  # clocks and time zones
+MAX_SHIFT = timedelta(days=1)  # clocks and time zones
 # Of two files with the same patient and the same second; one of them may have been filtered.
 MAX_FILTERED_MV = 0.1
 
@@ -95,9 +97,10 @@ def _same(cohort: Cohort, subjects: pd.DataFrame, first: int, second: int) -> bo
         timed = moments.str.contains("T").all()
         if both_known and timed and moments.iloc[0] == moments.iloc[1]:
             limit = MAX_FILTERED_MV
-        shift = pd.to_datetime(moments, format="ISO8601").diff().abs().iloc[1]
+        earlier, later = sorted(map(datetime.fromisoformat, moments))  # of any year
+        shift = later - earlier
         # Time zones differ by half hours.
-        if shift > pd.Timedelta(MAX_SHIFT) or (timed and shift % pd.Timedelta("30min")):
+        if shift > MAX_SHIFT or (timed and shift % timedelta(minutes=30)):
             return False
     difference = np.asarray(cohort.ecg[first]) - np.asarray(cohort.ecg[second])
     return bool(np.sqrt((difference**2).mean()) < limit)

@@ -25,6 +25,7 @@ from data.cohort import Cohort, CohortError, refuse_lookalikes
 from data.outcomes import flags, numbers, numbers_or_text, read_table
 from data.readers.cardiosoft import MEASUREMENTS, read_measurements, read_median_beat, read_strip
 from data.readers.prepare import QUALITY, Check, Recording, prepare
+from data.readers.subjects_table import MAX_YEARS
 
 TABLE, WITHDRAWN = "subjects.csv", "withdrawn.csv"
 KNOWN = ("instance", "sex", "age", "bmi", "time", "event")  # columns that are read as what they are
@@ -50,7 +51,7 @@ def load_ukbiobank(
         path: the folder, as described at the head of this module.
         cache: folder under which the prepared cohort is kept.
         beats: "median", the median beats that the recorder stored (see
-            `data.cardiosoft.read_median_beat`), or "strip", our own from the rhythm strips.
+            `data.readers.cardiosoft.read_median_beat`), or "strip", our own from the rhythm strips.
         workers: processes that prepare; one per CPU core if None.
         limit: only the first so many recordings, in the order of participant and visit.
         progress: show a progress bar; None shows it on a terminal only.
@@ -60,13 +61,13 @@ def load_ukbiobank(
         The cohort, in the order of participant and visit. `subjects` has `subject_id`
         ("1234567_2_0"), `patient_id` (the participant: visits of one are never divided by a
         split), `instance` (the visit), the columns of the table, what the recorder measured
-        (`ecg_age` and `data.cardiosoft.MEASUREMENTS`), and the quality of each beat. Recordings of
-        participants who are not in the table or withdrew, and those that give no beat, go to
-        `excluded`.
+        (`ecg_age` and `data.readers.cardiosoft.MEASUREMENTS`), and the quality of each beat.
+        Recordings of participants who are not in the table or withdrew, and those that give no
+        beat, go to `excluded`.
 
     Raises:
-        CohortError: no recordings or no table, a row of the table that cannot be understood, or no
-            recording gave a beat.
+        CohortError: no recordings or no table, a row of the table that cannot be understood, one
+            time for several visits, or no recording gave a beat.
     """
     path = Path(path)
     if limit is not None and limit < 1:
@@ -75,6 +76,7 @@ def load_ukbiobank(
         raise CohortError(f"Expected beats among {list(BEATS)}. Received: {beats!r}.")
     recordings = _recordings(path)[:limit]
     known, bad_rows = _participants(path / TABLE)
+    _refuse_one_time_for_all(known, recordings)
     keys = ["patient_id", "instance"] if "instance" in known else ["patient_id"]
     subjects = recordings.merge(known, on=keys, how="left", indicator=True, validate="m:1")
     reasons = np.where(subjects.pop("_merge") == "both", "", f"not in {TABLE}")
@@ -83,7 +85,7 @@ def load_ukbiobank(
         reasons = np.where(found.notna(), found, reasons)
     reasons[subjects["patient_id"].isin(_withdrawn(path / WITHDRAWN))] = "withdrawn"
     files = subjects.pop("file").tolist()
-    return prepare(
+    cohort = prepare(
         subjects=subjects,
         records=files,
         read=RecordingReader(str(path), beats),
@@ -96,6 +98,40 @@ def load_ukbiobank(
         check=check,
         facts=("ecg_age", *MEASUREMENTS),
     )
+    _say_other_ages(cohort.subjects)
+    return cohort
+
+
+def _refuse_one_time_for_all(known: pd.DataFrame, recordings: pd.DataFrame) -> None:
+    """Refuses a time that would count from each of several visits.
+
+    Raises:
+        CohortError: names a participant of several.
+    """
+    if "time" not in known or "instance" in known:
+        return
+    timed = known["patient_id"][known["time"].notna()]
+    of_several = recordings["patient_id"][recordings["patient_id"].duplicated()]
+    found = of_several[of_several.isin(timed)]
+    if len(found):
+        raise CohortError(
+            f"{TABLE} has one `time` for all visits of participant {found.iloc[0]!r}, though times "
+            "count from the recording. Give a row per visit, with the column `instance`."
+        )
+
+
+def _say_other_ages(subjects: pd.DataFrame) -> None:
+    """Says where the table has another age than the recorder was told."""
+    if "age" not in subjects or "ecg_age" not in subjects:
+        return
+    apart = (subjects["age"] - subjects["ecg_age"]).abs() > MAX_YEARS
+    if apart.any():
+        row = apart.idxmax()
+        print(
+            f"{int(apart.sum())} recordings have another age in {TABLE} than in their file, such "
+            f"as {subjects['subject_id'][row]}: {subjects['age'][row]:g} and "
+            f"{subjects['ecg_age'][row]:g}. With a column `instance` each visit has its own row."
+        )
 
 
 @dataclass(frozen=True)
@@ -104,7 +140,7 @@ class RecordingReader:
 
     Attributes:
         root: the folder.
-        beats: "median" or "strip".
+        beats: "median" (or "stored", the same) or "strip".
     """
 
     root: str

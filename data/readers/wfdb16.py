@@ -98,7 +98,7 @@ def read_16_bit(record: str | Path) -> Signals | None:
     if digital is None:
         return None
     digital = np.ascontiguousarray(digital.T)
-    _compare(digital, np.array(checksums, np.int64), names)
+    compare_checksums(digital, np.array(checksums, np.int64), names)
     values = digital.astype(np.float32) - np.array(baselines, np.float32)[:, None]
     if (gain == gain.astype(np.float32)).all():
         gain = gain.astype(np.float32)  # the quotient is the same, and comes eight times as fast
@@ -197,7 +197,7 @@ def _decoded(line: bytes) -> str:
         return line.decode("latin-1")
 
 
-def _compare(digital: np.ndarray, expected: np.ndarray, names: tuple[str, ...]) -> None:
+def compare_checksums(digital: np.ndarray, expected: np.ndarray, names: tuple[str, ...]) -> None:
     """Refuses (signals, T) samples whose sums modulo 65536 are not those of the header."""
     if not expected.any():
         return  # zeros stand for unknown

@@ -26,12 +26,12 @@ async function toPng(svg, width, captions) {
   });
 }
 
-/** Time in ms from the first sample, and a column in mV for each lead of each named ECG. */
+/** Time in ms from the first sample, and a column for each lead of each named ECG, in its unit. */
 function toCsv(model, named) {
   const columns = named.flatMap(([prefix]) => model.leads.map((lead) => prefix + lead));
   const lines = [["time_ms", ...columns].join(",")];
   for (let t = 0; t < model.samples; t++) {
-    const time = ((t * 1000) / model.sampling_rate).toFixed(1);
+    const time = Number(((t * 1000) / model.sampling_rate).toPrecision(6));
     lines.push([time, ...named.flatMap(([, ecg]) => ecg.map((v) => v[t].toFixed(4)))].join(","));
   }
   return `${lines.join("\n")}\n`;

@@ -4,7 +4,7 @@
  */
 const INDEPENDENT = ["I", "II", "V1", "V2", "V3", "V4", "V5", "V6"];
 
-/** Features by name, as `measure` gives them (all but `qtc`), and the ends of the waves in ms.
+/** Features by name, as `measure` gives them, those that the page shows; and the ends of waves.
  *
  * @param ecg - twelve arrays of T samples.
  * @param model - `leads`, `sampling_rate`, `fiducial` (sample), `kors` (3 x 8) and `amplitude` are

@@ -11,12 +11,12 @@ from collections.abc import Sequence
 
 import numpy as np
 from lifelines import KaplanMeierFitter
-from lifelines.statistics import multivariate_logrank_test
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from evaluation.figures.ecg import BLACK, BLUE, GREEN, GREY, ORANGE, SKY, VERMILION
+from evaluation.measures.survival import logrank_p
 from evaluation.measures.survival_scores import calibration_curve
 
 RISK_COLORS = (BLUE, SKY, GREEN, ORANGE, VERMILION)  # lowest to highest risk
@@ -30,6 +30,7 @@ def plot_kaplan_meier(
     group: np.ndarray,
     labels: Sequence[str] | None = None,
     unit: str = "years",
+    patients: np.ndarray | None = None,
 ) -> Figure:
     """Observed survival by risk group with 95% bands, numbers at risk below, and log-rank p.
 
@@ -39,8 +40,10 @@ def plot_kaplan_meier(
         group: (N,) 0 (lowest risk) to G - 1, from `evaluation.measures.survival.risk_groups`.
         labels: G names; by default "low" ... "high risk" for up to three, else numbered.
         unit: of the times.
+        patients: (N,) ids; each recording its own where left out.
     """
     group = np.asarray(group)
+    patients = np.arange(len(group)) if patients is None else patients
     labels = _group_labels(int(group.max()) + 1) if labels is None else list(labels)
     colors = _risk_colors(len(labels))
     table = ROW * (len(labels) + 1.5)
@@ -52,7 +55,7 @@ def plot_kaplan_meier(
             fitted = KaplanMeierFitter().fit(time[rows], event[rows])
             name = f"{label} ({int(event[rows].sum())} events of {int(rows.sum())})"
             _steps(axes, fitted, colors[number], name)
-    p = multivariate_logrank_test(time, group, event).p_value
+    p = logrank_p(time, event, group, patients)
     shown = "p < 0.001" if p < 0.001 else f"p = {p:.2g}"
     _plain(axes, f"Kaplan-Meier by predicted risk, log-rank {shown}")
     axes.set_ylabel("without event")

@@ -154,7 +154,11 @@ def test_mimic_joins_ages_sexes_survival_and_what_the_machine_measured(mimic):
     (mimic / "patients.csv").write_text(text.replace("2181-09-09", "2181-07-30"))
     cohort = load(mimic)
     assert column(cohort, "event")[:2] == [1, 1]
-    assert column(cohort, "time")[1] == pytest.approx((6 + 14.1 / 24) / 365.25)
+    assert column(cohort, "time")[1] == pytest.approx((7 + 14.1 / 24) / 365.25)
+    (mimic / "patients.csv").write_text(text.replace("2181-09-09", "2181-07-23"))
+    cohort = load(mimic)  # she died on the day of the second ECG
+    assert column(cohort, "event")[1] == 1
+    assert column(cohort, "time")[1] == pytest.approx(14.1 / 24 / 365.25)
 
 
 def test_without_admissions_nobody_knows_how_long_mimic_was_followed(mimic):

@@ -3,7 +3,7 @@ import pandas as pd
 import pytest
 
 from data.cohort import Cohort, CohortError
-from data.outcomes import join_outcomes, with_outcomes
+from data.outcomes import join_outcomes, read_csv, with_outcomes
 from data.synthetic import simulate
 
 IDS = ["a1", "007", "12", "13"]
@@ -209,3 +209,25 @@ def test_a_cohort_in_which_everybody_has_the_event_is_refused():
     cohort.subjects["event"] = 1
     with pytest.raises(CohortError, match="All events"):
         with_outcomes(cohort)
+
+
+def test_times_that_are_no_numbers_are_named():
+    cohort = simulate(30, seed=0)
+    time = cohort.subjects["time"].astype(object)
+    time[3] = "4 years"
+    with pytest.raises(CohortError, match="Expected a number as time of .*Received: '4 years'"):
+        with_outcomes(Cohort(cohort.ecg, cohort.subjects.assign(time=time)))
+
+
+def test_dates_of_entry_are_late_entry_too():
+    cohort = simulate(30, seed=0)
+    subjects = cohort.subjects.assign(entry_time="2010-01-01")
+    with pytest.raises(CohortError, match="entry_time.*Late entry"):
+        with_outcomes(Cohort(cohort.ecg, subjects))
+
+
+def test_none_is_a_category_and_an_empty_field_is_missing(tmp_path):
+    (tmp_path / "t.csv").write_text("stenosis,age\nNone,50\n,60\nNA,70\nmild,\n")
+    table = read_csv(tmp_path / "t.csv")
+    assert table["stenosis"].fillna("?").tolist() == ["None", "?", "?", "mild"]
+    assert table["age"].isna().tolist() == [False, False, False, True]

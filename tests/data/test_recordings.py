@@ -125,6 +125,11 @@ def test_records_of_the_challenge_may_be_matlab_5_files(folder):
     expected = load(folder)
     savemat(folder / "A0001.mat", {"val": ONE.digital}, do_compression=True)
     np.testing.assert_allclose(load(folder).ecg, expected.ecg, rtol=0, atol=1e-4)
+    gap = ONE.digital.copy()
+    gap[7, 1000:1040] = -32768  # how a missing sample is written
+    savemat(folder / "A0001.mat", {"val": gap})
+    with pytest.raises(CohortError, match="lead V2 (has missing samples|contradicts its checksum)"):
+        load(folder)
     savemat(folder / "A0001.mat", {"val": ONE.digital[:, :-1]})
     with pytest.raises(CohortError, match="another number of leads or samples than the header"):
         load(folder)
@@ -340,6 +345,20 @@ def test_a_table_that_makes_no_sense_is_refused_before_any_recording_is_read(
         monkeypatch.setattr("data.readers.recordings.prepare", lambda **_: pytest.fail("read"))
     with pytest.raises(CohortError, match=message):
         load(folder)
+
+
+@pytest.mark.parametrize("second", ["./a", "a.xml"])
+def test_two_rows_for_one_recording_are_refused_however_they_call_it(folder, second):
+    put(folder, "a.xml", files.muse(ONE))
+    (folder / "subjects.csv").write_text(f"file,age\na,50\n{second},70\n")
+    with pytest.raises(CohortError, match=f"'a' and '{second}' in .* are the same recording"):
+        load(folder)
+
+
+def test_other_beats_than_there_are_are_refused(folder):
+    put(folder, "a", files.muse(ONE))
+    with pytest.raises(CohortError, match="beats among .*'median', 'strip', 'stored'.*'Stored'"):
+        load(folder, beats="Stored")
 
 
 def test_a_condition_that_nobody_has_is_refused_before_any_recording_is_read(folder, monkeypatch):

@@ -84,6 +84,8 @@ def test_a_long_life_is_no_error():
 def test_a_unit_is_not_for_times_that_are_years_already_or_not_there(tmp_path):
     with pytest.raises(CohortError, match="the times of synthetic are in years. Received: 'days'"):
         load_cohort(DataConfig(subjects=20, time_unit="days"))
+    with pytest.raises(CohortError, match="the times of mimic are in years. Received: 'days'"):
+        load_cohort(DataConfig(source="mimic", path=tmp_path, time_unit="days"))
     without = COHORT.subjects.drop(columns=["time", "event"])
     with pytest.raises(CohortError, match="has no column `time`. Give data.outcomes"):
         in_years(Cohort(COHORT.ecg, without), "days")

@@ -184,6 +184,21 @@ def test_outcomes_in_the_table_are_numbers_and_missing_values_stay_missing(folde
     assert cohort.subjects["sex"].isna().tolist() == [True, False, False, False]
 
 
+def test_one_time_for_several_visits_is_refused(folder):
+    (folder / "subjects.csv").write_text("eid,time,event\n1000011,4.5,1\n1000022,5,0\n")
+    with pytest.raises(CohortError, match="one `time` for all visits of participant '1000022'"):
+        load(folder)
+
+
+def test_another_age_than_the_file_says_is_said(folder, capsys):
+    (folder / "subjects.csv").write_text("eid,age\n1000011,30\n1000022,30\n1000033,30\n")
+    own = load(folder).subjects["ecg_age"]
+    shown = capsys.readouterr().out
+    wrong = int(((own - 30).abs() > 1).sum())
+    assert wrong > 0
+    assert f"{wrong} recordings have another age in subjects.csv than in their file" in shown
+
+
 def test_a_wide_table_of_image_derived_measures_is_carried_along(folder):
     table = pd.read_csv(folder / "subjects.csv")
     wide = pd.DataFrame(np.random.default_rng(0).normal(size=(3, 300))).add_prefix("measure_")

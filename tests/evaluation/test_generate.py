@@ -258,6 +258,20 @@ def test_a_generation_killed_before_its_first_line_or_while_it_makes_room_starts
     assert len(table_of(tmp_path)) == 2
 
 
+def test_an_ecg_without_its_line_goes_with_the_others(here, tmp_path):
+    generate_files("small", tmp_path, AT, 3, 0, "csv")
+    lines = (tmp_path / "subjects.csv").read_text().splitlines(keepends=True)
+    (tmp_path / "subjects.csv").write_text("".join(lines[:-1]))  # killed before the last one
+    generate_files("small", tmp_path, AT, 1, 0, "csv", overwrite=True)
+    assert {path.name for path in tmp_path.iterdir()} == {"ecg_000001.csv", "subjects.csv"}
+
+
+def test_a_table_has_a_row_for_each_ecg(here, tmp_path):
+    table = pd.DataFrame({"age": [50, 60]})
+    with pytest.raises(ExportError, match="table of conditions has 2 rows. Received: n=5"):
+        generate_files("small", tmp_path, table, 5)
+
+
 def test_a_table_of_real_subjects_is_never_overwritten(here, tmp_path):
     (tmp_path / "subjects.csv").write_text("subject_id,age\n1,50\n")
     with pytest.raises(ExportError, match="was not written by.*not overwritten"):

@@ -22,6 +22,7 @@ from evaluation.measures.survival import (
     HORIZON_PERCENTILES,
     SurvivalError,
     SurvivalSplit,
+    logrank_p,
     risk_groups,
     survival_metrics,
 )
@@ -203,6 +204,30 @@ def test_weighted_cox_regression_is_the_maximum_even_if_one_subject_is_far_out(f
         [[found]], _ = weighted_cox(x[:, None], times, event, np.ones((1, 200)), np.inf)
         best = minimize_scalar(loss, (0, 1), args=(times,), options={"xtol": 1e-10}).x
         assert found == pytest.approx(best, abs=1e-6)
+
+
+def test_recordings_of_one_patient_are_no_independent_observations():
+    random, found = np.random.default_rng(3), []
+    patients = np.repeat(np.arange(40), 6)
+    for _ in range(100):
+        time, event = random.exponential(5, 40), random.random(40) < 0.6
+        group = random.integers(0, 2, 40)
+        found.append(logrank_p(time[patients], event[patients], group[patients], patients))
+    assert np.mean(np.array(found) < 0.05) < 0.15
+    expected = multivariate_logrank_test(time, group, event).p_value
+    assert found[-1] == pytest.approx(expected)
+
+
+def test_a_category_that_training_never_saw_is_unknown(splits):
+    train, test = splits
+    smoking = [np.resize(["former", "never"], len(part)) for part in splits]
+    train = replace(train, conditions=pd.DataFrame({"smoking": smoking[0]}))
+    test = replace(test, conditions=pd.DataFrame({"smoking": smoking[1]}))
+    known = survival_metrics(train, test, exponential_baseline(), draws=100)
+    assert known["conditions_imputed"] == 0
+    test.conditions.loc[:9, "smoking"] = "current"
+    unknown = survival_metrics(train, test, exponential_baseline(), draws=100)
+    assert unknown["conditions_imputed"] == 10
 
 
 def test_calibration_index_agrees_with_lifelines():
