@@ -43,6 +43,7 @@ BEATS = ("median", "strip", "stored")  # the first two are ours
 KEEP = ("all", "first", "last")
 NAMED = 5  # files that are named for each reason
 _SIGNALS = (".dat", ".mat")  # of a WFDB header
+LONGEST_HEADER = 2**16  # bytes of it that are looked at
 
 
 class Found(NamedTuple):
@@ -183,16 +184,31 @@ def find_files(folder: Path, extension: str = "") -> list[File]:
     for place, folders, names in os.walk(folder, onerror=say):
         folders[:] = [name for name in folders if not name.startswith(".")]
         here = set(names)
+        headers = [Path(place, name) for name in names if name.lower().endswith(".hea")]
+        signals = {file.name for header in headers for file in signal_files(header)}
         for name in names:
             stem, own = os.path.splitext(name)
             below = os.path.relpath(os.path.join(place, name), folder).replace(os.sep, "/")
-            part = own.lower() != ".hea" and f"{stem}.hea" in here
+            part = own.lower() != ".hea" and (f"{stem}.hea" in here or name in signals)
             other = bool(extension) and own.lower() != extension
             if not (name.startswith(".") or part or other or below == TABLE):
                 found.append(state(folder, below))
     if not found:
         raise CohortError(f"There is no file in {folder}. Expected recordings, in folders or not.")
     return sorted(found)
+
+
+def signal_files(header: Path) -> list[Path]:
+    """The files beside a WFDB header that it names, or that are called as it is."""
+    try:
+        with header.open("rb") as file:
+            lines = file.read(LONGEST_HEADER).decode("latin-1").splitlines()
+    except OSError:
+        return []
+    fields = [line.split() for line in lines if line.strip() and not line.lstrip().startswith("#")]
+    names = {first for first, *_ in fields[1:] if os.path.basename(first) == first}
+    names |= {header.stem + ending for ending in _SIGNALS}
+    return [header.with_name(name) for name in sorted(names) if header.with_name(name).is_file()]
 
 
 def state(folder: Path, name: str) -> File:
@@ -203,11 +219,8 @@ def state(folder: Path, name: str) -> File:
         return File(name, -1, 0)
     if not stat.S_ISREG(of[0].st_mode):
         return File(name, -1, 0)
-    stem, extension = os.path.splitext(folder / name)
-    if extension.lower() == ".hea":
-        for signals in _SIGNALS:
-            if os.path.isfile(stem + signals):
-                of.append(os.stat(stem + signals))
+    if name.lower().endswith(".hea"):
+        of += [os.stat(file) for file in signal_files(folder / name)]
     return File(name, sum(one.st_size for one in of), max(one.st_mtime_ns for one in of))
 
 

@@ -18,7 +18,7 @@ from data.beats import median_beat
 from data.cohort import LEADS, Cohort, CohortError
 from data.readers.exports import read_export
 from data.readers.pseudonyms import Pseudonyms
-from data.readers.recordings import load_recordings, read_folder
+from data.readers.recordings import find_files, load_recordings, read_folder, state
 from data.synthetic import simulate
 from tests import recording_files as files
 from tests.places import SHARED
@@ -133,6 +133,19 @@ def test_records_of_the_challenge_may_be_matlab_5_files(folder):
     savemat(folder / "A0001.mat", {"val": ONE.digital[:, :-1]})
     with pytest.raises(CohortError, match="another number of leads or samples than the header"):
         load(folder)
+
+
+def test_signals_of_any_name_are_a_part_of_the_header_that_names_them(folder):
+    files.challenge(folder, "A0001", ONE)
+    header = folder / "A0001.hea"
+    (folder / "A0001.mat").rename(folder / "other_name_of_it.bin")
+    header.write_text(header.read_text().replace("A0001.mat", "other_name_of_it.bin"))
+    [one] = find_files(folder)
+    assert one.called == "A0001.hea"
+    signals = folder / "other_name_of_it.bin"
+    before = state(folder, "A0001.hea")
+    signals.write_bytes(signals.read_bytes() + b"more")
+    assert state(folder, "A0001.hea").size == before.size + 4
 
 
 def test_all_formats_lie_in_one_folder_under_any_names(folder):
