@@ -77,12 +77,13 @@ def _fitted(config: Config, cohort, split, schema, folder: Path):
     from evaluation.tensorboard import boards
     from training.fit import fit
     from training.provenance import what_is_trained
-    from training.setup import build_model, samples_of, warm_start
+    from training.setup import build_model, compare_division, samples_of, warm_start
 
     if processes.number() > 1:
         processes.check_alike(what_is_trained(config, cohort))
     model = build_model(config, schema, cohort)
     if config.training.warm_start:
+        compare_division(config.training.warm_start, config, cohort)
         warm_start(model, config.training.warm_start, config.training.freeze)
     elif config.model.linear_path or config.model.noise != "mse":  # all but the published
         model.adapt(split.train.ecg, split.train.subjects)
@@ -123,7 +124,7 @@ def _run(config: Config, overwrite: bool) -> Path:
 
     with clock.phase("data"), begun_by(folder):
         cohort, split, schema = open_data(config)
-        record(folder, cohort)
+        record(folder, cohort, config.training.warm_start)
         if len(cohort.excluded):
             write_text(folder / "excluded.csv", cohort.excluded.to_csv(index=False))
 

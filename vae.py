@@ -604,7 +604,9 @@ class VAE(OwnObjective):
         """
         if not 0 <= dimension < self.latent_space_dim:
             raise ModelError(f"Expected a dimension below {self.latent_space_dim}: {dimension}.")
-        start = np.zeros(self.latent_space_dim) if z is None else np.asarray(z)
+        start = np.zeros(self.latent_space_dim) if z is None else np.asarray(z, np.float64)
+        if start.shape != (self.latent_space_dim,):
+            raise ModelError(f"Expected z of {self.latent_space_dim} numbers. Got: {start.shape}.")
         path = np.tile(start, (len(values), 1))
         path[:, dimension] = values
         return self.decode(path, self._encoded(conditions, len(path)))

@@ -151,6 +151,16 @@ class VAEPrediction(VAE):
         """The head: a log hazard, which has no bias, shifts by a constant without meaning."""
         return [self.head]
 
+    def standardise_latent(self, ecg, conditions=None) -> VAEPrediction:
+        """As `VAE.standardise_latent`; a baseline hazard is one of other log hazards afterwards."""
+        self.baseline = None
+        return super().standardise_latent(ecg, conditions)
+
+    def fit(self, *arguments, **keywords):
+        """As Keras has it; a baseline hazard is none of this model any more."""
+        self.baseline = None
+        return super().fit(*arguments, **keywords)
+
     def adapt_target(self, target: np.ndarray) -> VAEPrediction:
         """Sets mean and SD of a regression target (N,) from training data. Returns itself.
 
@@ -220,14 +230,18 @@ class VAEPrediction(VAE):
         `data.outcomes` sees to. After the last event of the training subjects the curve is flat.
 
         Raises:
-            ModelError: the model has no baseline hazard yet.
+            ModelError: the model has no baseline hazard yet, or has been trained or standardised
+                since; a time is NaN.
         """
         self._require_cox()
         if self.baseline is None:
             raise ModelError("This model has no baseline hazard yet: call fit_baseline first.")
+        times = np.asarray(times, np.float64)
+        if np.isnan(times).any():
+            raise ModelError("Expected times to predict survival at. Received: NaN.")
         log_hazard = self.predict_log_hazard(ecg, conditions)
         baseline = (np.asarray(self.baseline[k]) for k in ("times", "cumulative_hazard"))
-        return survival_function(log_hazard, *baseline, np.asarray(times, np.float64))
+        return survival_function(log_hazard, *baseline, times)
 
     def get_config(self) -> dict:
         """Constructor arguments as plain values."""

@@ -249,6 +249,11 @@ def standardise_latent(model: keras.Model, ecg: np.ndarray, conditions: np.ndarr
         readers.append(model.decoder.get_layer("linear_ecg"))
     for layer in readers:
         _absorb(layer, effect, centre, sd)
+    before = model.prior
+    if before.mean.any() or before.log_sd.any():  # one that was fitted stays that of the same ECGs
+        shift = np.concatenate([centre[None], effect])
+        log_sd = before.log_sd - np.concatenate([np.log(sd)[None], np.zeros_like(effect)])
+        model.prior = before._replace(mean=(before.mean - shift) / sd, log_sd=log_sd)
 
 
 def _absorb(

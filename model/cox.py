@@ -276,6 +276,10 @@ def _checked(
                 f"{name} is NaN in row {int(np.argmax(np.isnan(values)))}. "
                 "Leave out subjects without a known outcome; NaN log hazards mean a diverged model."
             )
+    impossible = ~np.isfinite(time) | (time < 0)
+    if impossible.any():
+        row = int(np.argmax(impossible))
+        raise ValueError(f"Expected times of 0 or more. Received: {time[row]:g} in row {row}.")
     if not np.isin(event, (0, 1)).all():
         other = event[~np.isin(event, (0, 1))][0]
         raise ValueError(f"Expected an event of 0 or 1. Received {other:g}.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import shutil
 from collections.abc import Iterator, Mapping
@@ -136,17 +137,24 @@ def differences(old: Mapping, new: Mapping, prefix: str = "") -> list[str]:
     return found
 
 
-def record(folder: Path, cohort: Cohort) -> None:
+def record(folder: Path, cohort: Cohort, warm_start: Path | None = None) -> None:
     """Writes what the run is made of to `environment.json`, or compares it with what is there.
 
     Deletes the run that this one overwrites.
 
+    Args:
+        folder: of the run.
+        cohort: what it is trained on.
+        warm_start: run or model that it starts from.
+
     Raises:
-        RunError: the run was begun with other data.
+        RunError: the run was begun with other data, or from another model.
     """
     file = folder / "environment.json"
     begun = _read_json(file) if file.is_file() else {}
     now = describe(cohort, begun.get("columns"))
+    if warm_start is not None:
+        now["data"]["warm_start"] = _mark_of(warm_start)
     if file.is_file():
         changed = differences(begun.get("data", {}), now["data"], "data.")
         if changed:
@@ -156,6 +164,12 @@ def record(folder: Path, cohort: Cohort) -> None:
         return  # what it was begun with
     write_text(file, json.dumps(now, indent=2) + "\n")
     shutil.rmtree(_overwritten(folder), ignore_errors=True)
+
+
+def _mark_of(folder: Path) -> str:
+    """Sha256 of what describes a model: its settings, conditions, prior, checksum of weights."""
+    places = (folder / "parameters.json", folder / "model" / "parameters.json")
+    return hashlib.sha256(next(p for p in places if p.is_file()).read_bytes()).hexdigest()
 
 
 def write_text(path: Path, text: str) -> None:

@@ -5,6 +5,7 @@ Dims: C encoded conditions.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection
 from contextlib import redirect_stdout
 from copy import copy
@@ -25,6 +26,7 @@ from model.closed_form import forget_noise
 from model.saving import DESCRIPTION
 from training.batches import Samples
 from training.checkpoint import TrainingError
+from training.provenance import fingerprint
 from vae import VAE
 from vae_prediction import VAEPrediction
 
@@ -197,6 +199,8 @@ def with_targets(cohort: Cohort, settings: ModelConfig) -> Cohort:
             f"classes. {settings.target} has: {list(classes)}."
         )
     cohort.subjects["target"] = codes
+    named = ", ".join(f"{code} is {name}" for code, name in enumerate(classes))
+    print(f"Classes of {settings.target}: {named}.")
     return cohort
 
 
@@ -215,10 +219,12 @@ def check_split(split: Split, settings: ModelConfig) -> None:
                 "data.split."
             )
     kind = kind_of(settings.task)
-    if kind in ("none", "regression"):
+    if kind == "none":
         return
     for name, part in split._asdict().items():
-        if kind == "survival":
+        if kind == "regression":
+            good, lacks = part.subjects["target"].nunique() > 1, "has one value of the target only"
+        elif kind == "survival":
             time, event = part.subjects["time"], part.subjects["event"] > 0
             good, lacks = time[event].min() < time.max(), "has no event that another outlives"
         else:
@@ -248,6 +254,24 @@ def check_warm_start(folder: Path) -> None:
     """
     if not any((folder / place / DESCRIPTION).is_file() for place in ("", "model")):
         raise TrainingError(f"training.warm_start: no run or model lies at {folder}.")
+
+
+def compare_division(folder: Path, config: Config, cohort: Cohort) -> None:
+    """Says where the patients that a warm start was trained on may be among those judged on."""
+    try:
+        begun = json.loads((folder / "environment.json").read_text("utf-8"))
+        data = json.loads((folder / "config.json").read_text("utf-8"))["data"]
+        same = fingerprint(cohort, begun["columns"]) == begun["data"]["fingerprint"]
+    except (OSError, ValueError, KeyError, TypeError):
+        data, same = {}, False
+    ours = to_dict(config.data)
+    names = ("seed", "split", "validation_fraction", "test_fraction")
+    if not same or any(data.get(name) != ours[name] for name in names):
+        print(
+            f"Warning: {folder} was trained on other recordings or another division of them. If "
+            "these are of the same patients, some that are judged on were trained on there, and "
+            "what is said of new patients is too good."
+        )
 
 
 def warm_start(model: VAE, folder: Path, freeze: bool) -> None:

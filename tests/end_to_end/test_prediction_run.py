@@ -1,6 +1,7 @@
 """A head in a run: targets, epochs judged on the whole split, warm start, results."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +12,8 @@ from lifelines import CoxPHFitter
 from lifelines.utils import concordance_index
 
 import train as script
-from config import CONDITIONS, CONFIG, ModelConfig, TrainingConfig
+from config import CONDITIONS, CONFIG, Config, ModelConfig, TrainingConfig, from_dict
+from data import load_cohort
 from data.cohort import CohortError
 from data.conditions import Condition, ConditionSchema
 from data.synthetic import simulate
@@ -20,9 +22,11 @@ from tests.sparing import judge_sparingly
 from train import train
 from training.checkpoint import Checkpoint, TrainingError
 from training.fit import FullSplit, fit
+from training.run_folder import RunError, record
 from training.setup import (
     build_model,
     check_split,
+    compare_division,
     samples_of,
     warm_start,
     with_targets,
@@ -277,6 +281,38 @@ def test_a_frozen_network_stays_as_it_was_while_the_head_moves(runs):
     np.testing.assert_array_equal(*drawn)
     assert after.task == "binary"
     assert np.abs(after.head.get_weights()[0]).min() > 0
+
+
+def test_a_warm_start_says_whose_patients_may_be_among_the_test_patients(runs, capsys):
+    folder = Path(runs[0])
+    config = from_dict(Config, json.loads((folder / "config.json").read_text("utf-8")))
+    cohort = load_cohort(config.data)
+    compare_division(folder, config, cohort)
+    assert capsys.readouterr().out == ""
+    compare_division(folder, replace(config, data=replace(config.data, test_fraction=0.3)), cohort)
+    compare_division(folder, config, cohort.take(np.arange(len(cohort) - 1)))
+    compare_division(folder / "model", config, cohort)
+    warning = "was trained on other recordings or another division of them"
+    assert capsys.readouterr().out.count(warning) == 3
+
+
+def test_a_run_goes_on_from_the_model_it_was_begun_with_only(runs, tmp_path, monkeypatch):
+    monkeypatch.setattr("training.run_folder.describe", lambda *_: {"data": {}})
+    shutil.copytree(Path(runs[0]) / "model", tmp_path / "from")
+    record(tmp_path, None, tmp_path / "from")
+    record(tmp_path, None, tmp_path / "from")
+    file = tmp_path / "from" / "parameters.json"
+    file.write_text(file.read_text("utf-8").replace("kl_weight", "kl_weight "), "utf-8")
+    with pytest.raises(RunError, match="begun with other data: data.warm_start"):
+        record(tmp_path, None, tmp_path / "from")
+
+
+def test_a_regression_needs_different_values():
+    settings = ModelConfig(task="regression", target="event")
+    split = with_targets(COHORT, settings).split(0.2, 0.25)
+    split.test.subjects["target"] = 1.0
+    with pytest.raises(CohortError, match="The test part .* one value of the target only"):
+        check_split(split, settings)
 
 
 def test_with_a_frozen_network_the_head_alone_decides_which_epoch_is_best(runs):

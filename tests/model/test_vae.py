@@ -366,6 +366,22 @@ def test_without_a_linear_path_the_latent_keeps_what_it_knows_of_the_conditions(
     )
 
 
+def test_a_prior_that_was_fitted_before_the_latent_is_standardised_draws_the_same_ecgs():
+    model = trained().fit_prior(ECG, TABLE)
+    before = model.generate(20, seed=1, age=60, sex="male")
+    model.standardise_latent(ECG[::2], {name: values[::2] for name, values in TABLE.items()})
+    np.testing.assert_allclose(model.generate(20, seed=1, age=60, sex="male"), before, atol=1e-5)
+
+
+def test_a_latent_path_may_start_at_whole_numbers():
+    model, values = trained(), [-1.5, -0.5, 0.5]
+    path = model.traverse(0, values, z=[0] * Z)
+    np.testing.assert_array_equal(path, model.traverse(0, values, z=np.zeros(Z)))
+    assert np.abs(path[1] - path[2]).max() > 1e-3
+    with pytest.raises(ModelError, match=f"z of {Z} numbers. Got: "):
+        model.traverse(0, values, z=np.zeros((1, Z)))
+
+
 def test_of_one_ecg_there_is_no_distribution():
     one = {name: values[:1] for name, values in TABLE.items()}
     with pytest.raises(ModelError, match="2 ECGs or more to fit a prior to. Received: 1"):

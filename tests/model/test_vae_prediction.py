@@ -433,6 +433,31 @@ def test_a_regression_target_of_any_unit_starts_at_its_mean_and_is_compared_in_s
     np.testing.assert_array_equal(loaded, model.predict_head(ECG[FEW], TABLE[FEW]))
 
 
+def test_a_baseline_hazard_is_gone_once_log_hazards_are_others():
+    time = np.linspace(1, 9, len(ECG))
+    event = np.arange(len(ECG)) % 2
+    for change in (
+        lambda model: model.standardise_latent(ECG, TABLE),
+        lambda model: model.fit([ECG, ENCODED], np.stack([time, event], axis=1), verbose=0),
+    ):
+        model = built()
+        model.fit_baseline(ECG, TABLE, time, event)
+        assert model.predict_survival(ECG[FEW], TABLE[FEW], [5]).min() > 0
+        with pytest.raises(ModelError, match="Expected times .* Received: NaN"):
+            model.predict_survival(ECG[FEW], TABLE[FEW], [np.nan])
+        model.compile(run_eagerly=True)
+        change(model)
+        with pytest.raises(ModelError, match="no baseline hazard"):
+            model.predict_survival(ECG[FEW], TABLE[FEW], [5])
+
+
+@pytest.mark.parametrize("wrong", [-1.0, np.inf])
+def test_a_baseline_of_impossible_times_is_refused(wrong):
+    time = np.where(np.arange(len(ECG)) == 3, wrong, 2.0)
+    with pytest.raises(ValueError, match="times of 0 or more. Received: .* in row 3"):
+        built().fit_baseline(ECG, TABLE, time, np.ones(len(ECG)))
+
+
 def test_a_target_that_is_no_number_is_named():
     with pytest.raises(ModelError, match="finite targets. Received: nan in row 1"):
         built(task="regression").adapt_target([1, np.nan, 2])
