@@ -223,7 +223,8 @@ def check_split(split: Split, settings: ModelConfig) -> None:
         return
     for name, part in split._asdict().items():
         if kind == "regression":
-            good, lacks = part.subjects["target"].nunique() > 1, "has one value of the target only"
+            alike = part.subjects["target"].nunique() < 2 and name != "validation"
+            good, lacks = not alike, "has one value of the target only"
         elif kind == "survival":
             time, event = part.subjects["time"], part.subjects["event"] > 0
             good, lacks = time[event].min() < time.max(), "has no event that another outlives"

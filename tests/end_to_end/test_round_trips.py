@@ -17,7 +17,7 @@ from config import CONDITIONS, PRESETS, Config, from_dict, to_dict
 from data.cohort import LEADS, QRS_SAMPLE, Cohort, derive_leads
 from data.conditions import Condition, ConditionSchema
 from data.export import write_wfdb
-from data.outcomes import join_outcomes
+from data.outcomes import MISSING, join_outcomes
 from data.readers.arrays import load_arrays
 from data.readers.cardiosoft import read_median_beat, read_strip
 from data.readers.ptbxl import WfdbReader
@@ -83,12 +83,8 @@ def test_a_cohort_comes_back_from_disk_with_any_ids_and_its_leads_in_order(ids, 
 
 def plain(name):
     """Whether a table from elsewhere leaves a name as it is: documented, what it does not."""
-    missing = pd.isna(pd.Series([name]).replace(list(MISSING), np.nan))[0]
     number = name.replace(".", "", 1).isdecimal() and "." in name  # 15709.0 is 15709
-    return name == name.strip() and not missing and not number
-
-
-MISSING = {"", "#N/A", "#NA", "N/A", "NA", "NULL", "NaN", "None", "n/a", "nan", "null", "<NA>"}
+    return name == name.strip() and name not in MISSING and not number
 
 
 @any_input
