@@ -174,7 +174,8 @@ class VAEPrediction(VAE):
             row = int(np.argmin(np.isfinite(target)))
             raise ModelError(f"Expected finite targets. Received: {target[row]} in row {row}.")
         self.target_mean.assign(target.mean())
-        self.target_sd.assign(target.std() or 1.0)
+        # The SD of equal numbers is rounding, not always 0.
+        self.target_sd.assign(target.std() if np.ptp(target) else 1.0)
         return self
 
     def predict_head(self, ecg: np.ndarray, conditions: Conditions | None = None) -> np.ndarray:

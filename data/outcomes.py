@@ -206,8 +206,8 @@ def read_csv(file: Path, **options) -> pd.DataFrame:
         CohortError: the file cannot be read, its rows do not fit its header, a column is there
             twice, or ids were rounded.
     """
-    options = {"keep_default_na": False, "na_values": MISSING, **options}
-    options = {"encoding": "utf-8-sig", "skipinitialspace": True, **options}
+    as_written = {"encoding": "utf-8-sig", "skipinitialspace": True}
+    options = {**as_written, "keep_default_na": False, "na_values": MISSING, **options}
     try:
         header = pd.read_csv(file, **{**options, "header": None, "nrows": 1, "dtype": str})
         stripped = {name: name.strip() for name in header.iloc[0].dropna()}

@@ -282,7 +282,8 @@ def nearest_subjects(
         want = condition.codes(pd.Series([each[condition.name] for each in wanted], dtype=object))
         apart = have - want[:, None]
         if condition.kind == "continuous":
-            apart /= have[~np.isnan(have)].std() or 1.0 if not np.isnan(have).all() else 1.0
+            known = have[~np.isnan(have)]
+            apart /= known.std() if len(known) and np.ptp(known) else 1.0
         else:
             apart = np.where(np.isnan(apart), np.nan, OTHER * (apart != 0))
         squared += np.square(np.where(np.isnan(apart), UNKNOWN, apart))

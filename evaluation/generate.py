@@ -39,7 +39,7 @@ PROGRAM = "python -m evaluation.generate"
 FORMATS = ("wfdb", "csv", "npz", "png")
 SUFFIXES = {"wfdb": (".dat", ".hea"), "csv": (".csv",), "png": (".png",)}
 TABLE, ARRAYS = "subjects.csv", "ecg.npz"
-OWN_FILE = re.compile(r"ecg_\d{6}\.(hea|dat|csv|png)")
+OWN_FILE = re.compile(r"ecg_\d{6,}\.(hea|dat|csv|png)")
 OWN_COLUMNS = {"subject_id", "file", "seed", "model"}  # of the table, beside the conditions
 
 

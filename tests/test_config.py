@@ -104,11 +104,13 @@ def test_lists_and_texts_in_an_edited_file_are_what_they_mean():
 
 def test_presets_of_real_ecgs_do_not_follow_an_edited_default(tmp_path, monkeypatch):
     text = (ROOT / "config.py").read_text("utf-8")
-    edited = text.replace('model=ModelConfig(noise="per_sample"', 'model=ModelConfig(noise="mse"')
+    edited = text.replace(
+        'model=ModelConfig(noise="per_sample"', 'model=ModelConfig(noise="mse", kl_weight=2.0'
+    ).replace("training=TrainingConfig(epochs=24", "training=TrainingConfig(epochs=24, kl_epochs=3")
     (tmp_path / "edited_config.py").write_text(edited, "utf-8")
     monkeypatch.syspath_prepend(tmp_path)
     presets = importlib.import_module("edited_config").PRESETS
-    assert presets["default"].model.noise == "mse"
+    assert (presets["default"].model.noise, presets["default"].training.kl_epochs) == ("mse", 3)
     for name in ("ptbxl", "recordings", "ukbiobank", "code15_prediction"):
         assert to_dict(presets[name]) == to_dict(PRESETS[name])
 

@@ -301,7 +301,7 @@ def test_wrong_lead_names_are_refused(leads, reason):
         median_beat(rhythm_strip(), 500, leads)
 
 
-@pytest.mark.parametrize("rate", [0, -500, np.nan, np.inf])
+@pytest.mark.parametrize("rate", [0, 1.0, -500, np.nan, np.inf])
 def test_an_impossible_sampling_rate_is_refused(rate):
     with pytest.raises(BeatError, match="sampling rate"):
         median_beat(rhythm_strip(), rate)

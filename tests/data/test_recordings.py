@@ -7,6 +7,7 @@ import secrets
 import threading
 from dataclasses import replace
 from datetime import datetime
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -16,7 +17,8 @@ from config import PRESETS, DataConfig
 from data import load_cohort
 from data.beats import median_beat
 from data.cohort import LEADS, Cohort, CohortError
-from data.readers.exports import read_export
+from data.readers import twins
+from data.readers.exports import read_export, standard_lead
 from data.readers.pseudonyms import Pseudonyms
 from data.readers.recordings import find_files, load_recordings, read_folder, state
 from data.synthetic import simulate
@@ -128,11 +130,34 @@ def test_records_of_the_challenge_may_be_matlab_5_files(folder):
     gap = ONE.digital.copy()
     gap[7, 1000:1040] = -32768  # how a missing sample is written
     savemat(folder / "A0001.mat", {"val": gap})
-    with pytest.raises(CohortError, match="lead V2 (has missing samples|contradicts its checksum)"):
+    with pytest.raises(CohortError, match="lead V2 contradicts its checksum"):
+        load(folder)
+    header = folder / "A0001.hea"
+    header.write_text(re.sub(r"(?m) \d+ 0 (\S+)$", r" 0 0 \1", header.read_text()))  # not known
+    with pytest.raises(CohortError, match="lead V2 has missing samples"):
         load(folder)
     savemat(folder / "A0001.mat", {"val": ONE.digital[:, :-1]})
     with pytest.raises(CohortError, match="another number of leads or samples than the header"):
         load(folder)
+
+
+@pytest.mark.parametrize(
+    ("said", "lead"),
+    [
+        *(("Lead I", "I"), ("MDC_ECG_LEAD_aVF", "aVF"), ("C3", "V3"), ("DII", "II")),
+        *(("II_2", "II"), ("avr", "aVR"), ("VX", None)),
+    ],
+)
+def test_leads_go_by_the_names_that_programs_give_them(said, lead):
+    assert standard_lead(said) == lead
+
+
+@pytest.mark.parametrize(("second", "same"), [("0001-01-01T00:00:00", True), ("0001-03-01", False)])
+def test_copies_are_found_whatever_year_the_recorder_thought_it_was(second, same):
+    cohort = SimpleNamespace(ecg=np.zeros((2, 12, 400)))
+    subjects = pd.DataFrame({"subject_id": ["a", "b"], "patient_id": ["P", "P"]})
+    subjects["recorded"] = ["0001-01-01T00:00:00", second]
+    assert twins._same(cohort, subjects, 0, 1) is same
 
 
 def test_signals_of_any_name_are_a_part_of_the_header_that_names_them(folder):

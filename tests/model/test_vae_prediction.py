@@ -458,6 +458,13 @@ def test_a_baseline_of_impossible_times_is_refused(wrong):
         built().fit_baseline(ECG, TABLE, time, np.ones(len(ECG)))
 
 
+def test_equal_targets_have_no_spread_whatever_their_rounding():
+    target = np.full(245, 63.1)
+    assert target.std() > 0
+    model = built(task="regression").adapt_target(target)
+    assert float(model.target_sd.numpy()) == 1
+
+
 def test_a_target_that_is_no_number_is_named():
     with pytest.raises(ModelError, match="finite targets. Received: nan in row 1"):
         built(task="regression").adapt_target([1, np.nan, 2])
