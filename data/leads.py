@@ -61,6 +61,19 @@ def expansion_matrix(leads: Sequence[str]) -> np.ndarray:
     return matrix
 
 
+def isometry(leads: Sequence[str]) -> np.ndarray:
+    """(I, L) matrix that makes as many leads as are independent, of the same length as all `leads`.
+
+    What is left out follows from I and II, so these count more: sums of squares over the I leads
+    are those over all L, as long as these obey the equations.
+    """
+    expansion, independent = expansion_matrix(leads).astype(np.float64), independent_among(leads)
+    matrix = np.zeros((len(independent), len(leads)))
+    columns = [list(leads).index(lead) for lead in independent]
+    matrix[:, columns] = np.linalg.cholesky(expansion.T @ expansion).T
+    return matrix
+
+
 def derive_leads(independent: np.ndarray) -> np.ndarray:
     """Expands the 8 independent leads to the standard 12.
 

@@ -261,6 +261,7 @@ def _generator_metrics(
                 reconstruction,
             ),
             draws=draws,
+            leads=train.leads,
         ),
     }
 

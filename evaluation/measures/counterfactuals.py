@@ -13,8 +13,8 @@ import pandas as pd
 
 from data.cohort import LEADS
 from data.conditions import Condition, ConditionSchema
-from evaluation.measures.adherence import SWEPT, reference_subject
-from evaluation.measures.features import CIRCULAR, measure
+from evaluation.measures.adherence import SWEPT, decoded_features, reference_subject
+from evaluation.measures.features import CIRCULAR
 from evaluation.measures.slopes import (
     YEARS,
     Slopes,
@@ -28,7 +28,6 @@ from evaluation.measures.slopes import (
 if TYPE_CHECKING:
     from vae import VAE
 
-SOME = 2048  # ECGs: 40 MB
 STEPS = {"years": 10.0, "kg/m2": 5.0}  # 1 SD of the training subjects in any other unit
 
 
@@ -68,12 +67,12 @@ def specificity_metrics(
     groups = np.unique(subjects["patient_id"], return_inverse=True)[1]
     row_of = {pair: row for row, pair in enumerate(slopes.pairs)}
     own = _known(model.schema, subjects, train_subjects)
-    before = _features(model, latent, own)
+    before = decoded_features(model, latent, own)
     metrics, compared = {}, []
     for condition in model.schema.conditions:
         for name, start, after, step in _changes(condition, own, train_subjects):
-            moved = _features(model, latent, after)
-            moved -= before if start is None else _features(model, latent, start)
+            moved = decoded_features(model, latent, after)
+            moved -= before if start is None else decoded_features(model, latent, start)
             change = (
                 unwrapped(moved, dict.fromkeys(CIRCULAR, 0.0)).to_numpy()
                 * np.sign(step)[:, None]
@@ -135,16 +134,3 @@ def _changes(
         step = STEPS.get(condition.unit, float(of_train.std()))
         step = np.where(condition.out_of_range(value + step), -step, step)
         yield name, None, own.assign(**{name: value + step}), step
-
-
-def _features(model: VAE, latent: np.ndarray, subjects: pd.DataFrame) -> pd.DataFrame:
-    """Features of decoded ECGs, of which some are in memory at a time."""
-    tables = [
-        measure(
-            model.decode(latent[start : start + SOME], subjects.iloc[start : start + SOME]),
-            **model.timing,
-            unit=model.unit,
-        )[list(SWEPT)]
-        for start in range(0, len(latent), SOME)
-    ]
-    return pd.concat(tables, ignore_index=True)

@@ -78,7 +78,7 @@ FEATURES = {
 
 CIRCULAR = ("p_axis", "qrs_axis", "t_axis")  # angles that may lie anywhere around the circle
 
-CHUNK = 256  # beats; bounds memory to about 25 MB for each thread
+CHUNK = 256  # beats at most; bounds memory to about 25 MB for each thread
 THREADS = 2  # numpy lets another one run while it computes; more would wait for each other
 
 
@@ -129,12 +129,14 @@ def measure(
             f"Received: shape {np.shape(rate)}, lowest {np.min(rate)}."
         )
 
+    step = max(min(CHUNK, -(-len(ecg) // THREADS)), 1)
+
     def of_chunk(start: int) -> pd.DataFrame:
-        beats = ecg[start : start + CHUNK]
+        beats = ecg[start : start + step]
         return _measure_chunk(beats, sampling_rate / 1000, qrs_sample, UNITS[unit].mv)
 
     with ThreadPoolExecutor(THREADS) as threads:
-        tables = threads.map(of_chunk, range(0, max(len(ecg), 1), CHUNK))
+        tables = threads.map(of_chunk, range(0, max(len(ecg), 1), step))
         table = pd.concat(tables, ignore_index=True).astype(np.float64)
     table["qtc"] = table["qt_interval"] * np.cbrt(rate / 60)
     failed = table[["qrs_duration", "qt_interval"]].isna().any(axis=1)

@@ -2,19 +2,24 @@
 
 Distances are root mean squares over leads and samples, in microvolts.
 
-Dims: N queries, M references, L leads, T samples, K neighbours.
+Dims: N queries, M references, L leads, T samples, K neighbours, D = L * T or fewer.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
 from data.cohort import UV_PER_MV
+from data.leads import LEADS, einthoven_residual, isometry
+from data.rows import chunks
 
 ROWS_PER_BLOCK = 1024
+THREADS = 2  # numpy lets another one run while it sorts
 VALUES_PER_BLOCK = 2**23  # 32 MB
+DERIVED_EXACTLY = 1e-5  # largest `einthoven_residual` of leads that were derived; in float32 1e-7
 
 
 class Patients:
@@ -49,9 +54,62 @@ class Patients:
         return np.sqrt(np.take_along_axis(near, order, axis=1)), self._names[index]
 
 
+def without_derived(leads: Sequence[str], *parts: np.ndarray) -> np.ndarray | None:
+    """(I, L) matrix for fewer leads with the same distances; None if a derived lead is not exact.
+
+    Args:
+        leads: L names.
+        parts: each (N, L, T), all between which distances are taken.
+    """
+    if tuple(leads) != LEADS:
+        return None
+    exact = all(
+        einthoven_residual(part).max(initial=0) < DERIVED_EXACTLY
+        for ecg in parts
+        for _, part in chunks(ecg, ROWS_PER_BLOCK)
+    )
+    return isometry(leads).astype(np.float32) if exact else None
+
+
+class References:
+    """ECGs that distances are taken to, ready for that.
+
+    Args:
+        ecg: (M, L, T) mV.
+        mix: from `without_derived`.
+    """
+
+    def __init__(self, ecg: np.ndarray, mix: np.ndarray | None = None) -> None:
+        # Distances do not change when both sides are shifted; their rounding errors shrink.
+        centre = np.asarray(ecg, np.float32).mean(axis=0, dtype=np.float64)
+        self._centre, self._mix = centre.astype(np.float32), mix
+        self._points = self._as_points(ecg)
+
+    def __len__(self) -> int:
+        return len(self._points)
+
+    def squared_distances(self, queries: np.ndarray) -> np.ndarray:
+        """(n, L, T) mV -> (n, M) mean squares, uV^2."""
+        squared = _squared_distances(self._as_points(queries), self._points)
+        squared /= self._centre.size
+        return squared
+
+    def _as_points(self, ecg: np.ndarray) -> np.ndarray:
+        """(N, L, T) mV -> (N, D) uV around the centre."""
+        leads, samples = self._centre.shape
+        leads = leads if self._mix is None else len(self._mix)
+        points = np.empty((len(ecg), leads * samples), np.float32)
+        for start, part in chunks(ecg, ROWS_PER_BLOCK):
+            part = np.asarray(part, np.float32) - self._centre
+            part *= UV_PER_MV
+            part = part if self._mix is None else self._mix @ part
+            points[start : start + len(part)] = part.reshape(len(part), -1)
+        return points
+
+
 def neighbours(
     queries: np.ndarray,
-    references: np.ndarray,
+    references: References,
     count: int,
     patients: np.ndarray | None = None,
     hidden: np.ndarray | None = None,
@@ -60,7 +118,7 @@ def neighbours(
 
     Args:
         queries: (N, L, T) mV.
-        references: (M, L, T) mV.
+        references: M of them.
         count: K; at most as many as there are patients.
         patients: (M,) integer ids of the references; each its own patient where left out.
         hidden: (N,) for each query a patient that it may not see.
@@ -75,7 +133,7 @@ def neighbours(
 
 def both_ways(
     queries: np.ndarray,
-    references: np.ndarray,
+    references: References,
     groups: Sequence[Patients],
     count: int,
     hidden: np.ndarray | None = None,
@@ -84,7 +142,7 @@ def both_ways(
 
     Args:
         queries: (N, L, T) mV.
-        references: (M, L, T) mV.
+        references: M of them.
         groups: of the references.
         count: K; at most as many as there are patients in a group.
         hidden: (N,) for each query a patient that it may not see.
@@ -96,56 +154,48 @@ def both_ways(
     shapes = [(len(queries), min(count, len(group))) for group in groups]
     found = [(np.empty(shape), np.empty(shape, int)) for shape in shapes]
     closest = np.full(len(references), np.inf, np.float32)
-    # Distances do not change when both sides are shifted; their rounding errors shrink.
-    centre = np.asarray(references, np.float32).mean(axis=0, dtype=np.float64).astype(np.float32)
     step = max(1, min(ROWS_PER_BLOCK, VALUES_PER_BLOCK // len(references)))
-    for start in range(0, len(queries), step):
-        rows = slice(start, start + step)
-        squared = _squared_distances(queries[rows], references, centre)
-        np.minimum(closest, squared.min(axis=0), out=closest)
-        unseen = None if hidden is None else hidden[rows]
-        for group, (distances, patients) in zip(groups, found, strict=True):
-            nearest = group.nearest(squared, distances.shape[1], unseen)
-            distances[rows], patients[rows] = nearest
+    with ThreadPoolExecutor(THREADS) as threads:
+        for start in range(0, len(queries), step):
+            rows = slice(start, start + step)
+            squared = references.squared_distances(queries[rows])
+            np.minimum(closest, squared.min(axis=0), out=closest)
+            unseen = None if hidden is None else hidden[rows]
+            nearest = [
+                threads.submit(group.nearest, squared, distances.shape[1], unseen)
+                for group, (distances, _) in zip(groups, found, strict=True)
+            ]
+            for (distances, patients), of_group in zip(found, nearest, strict=True):
+                distances[rows], patients[rows] = of_group.result()
     return found, np.sqrt(closest).astype(np.float64)
 
 
-def _squared_distances(
-    queries: np.ndarray, references: np.ndarray, centre: np.ndarray
-) -> np.ndarray:
-    """Mean squared differences in uV^2: (n, L, T), (M, L, T) mV -> (n, M) float32.
+def _squared_distances(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Between points in float32: (n, D), (M, D) -> (n, M).
 
     |x|^2 + |y|^2 - 2 x y in float32 loses the digits of a difference that is small beside x and y.
     Pairs below 1% of |x|^2 + |y|^2, few unless there are copies, are therefore taken directly.
     """
-    x = _flat(queries, centre)
-    of_x = np.einsum("nd,nd->n", x, x)
-    squared = np.empty((len(x), len(references)), np.float32)
-    for start in range(0, len(references), ROWS_PER_BLOCK):
-        y = _flat(references[start : start + ROWS_PER_BLOCK], centre)
-        size = of_x[:, None] + np.einsum("nd,nd->n", y, y)
-        block = squared[:, start : start + ROWS_PER_BLOCK]
-        product = x @ y.T
+    of_x, of_y = (np.einsum("nd,nd->n", part, part) for part in (x, y))
+    squared = np.empty((len(x), len(y)), np.float32)
+    for start in range(0, len(y), ROWS_PER_BLOCK):
+        some = slice(start, start + ROWS_PER_BLOCK)
+        size = of_x[:, None] + of_y[some]
+        block = squared[:, some]
+        product = x @ y[some].T
         product *= 2
         np.subtract(size, product, out=block)
         size *= 0.01
         for row in np.flatnonzero((block <= size).any(axis=1)):
             close = np.flatnonzero(block[row] <= size[row])
-            block[row, close] = np.square(x[row] - y[close]).sum(axis=1)
-    squared /= x.shape[1]
+            block[row, close] = np.square(x[row] - y[some][close]).sum(axis=1)
     return squared
-
-
-def _flat(ecg: np.ndarray, centre: np.ndarray) -> np.ndarray:
-    """(N, L, T) mV -> (N, L * T) uV around `centre`."""
-    ecg = (np.asarray(ecg, np.float32) - centre).reshape(len(ecg), -1)
-    return np.float32(UV_PER_MV) * ecg
 
 
 def paired_distance(ecg: np.ndarray, other: np.ndarray) -> np.ndarray:
     """Of pairs: (N, L, T), (N, L, T) mV -> (N,) uV."""
-    squares = [
-        np.square(_flat(ecg[start : start + ROWS_PER_BLOCK], other[start : start + ROWS_PER_BLOCK]))
-        for start in range(0, len(ecg), ROWS_PER_BLOCK)
-    ]
-    return np.sqrt(np.concatenate([block.mean(axis=1, dtype=np.float64) for block in squares]))
+    means = []
+    for start, part in chunks(ecg, ROWS_PER_BLOCK):
+        apart = (np.asarray(part, np.float32) - other[start : start + len(part)]).astype(np.float32)
+        means.append(np.einsum("nlt,nlt->n", apart, apart) / apart[0].size)
+    return UV_PER_MV * np.sqrt(np.concatenate(means, dtype=np.float64))

@@ -18,8 +18,16 @@ from collections.abc import Sequence
 import numpy as np
 
 from data.cohort import UV_PER_MV
+from data.leads import derive_leads, independent_leads
 from data.rows import first_not_finite
-from evaluation.measures.neighbours import Patients, both_ways, neighbours, paired_distance
+from evaluation.measures.neighbours import (
+    Patients,
+    References,
+    both_ways,
+    neighbours,
+    paired_distance,
+    without_derived,
+)
 from evaluation.measures.statistics import (
     DRAWS,
     bootstrap_weights,
@@ -49,6 +57,7 @@ def privacy_metrics(
     holdout_patients: Ids = None,
     reconstructions: tuple[np.ndarray, np.ndarray] | None = None,
     draws: int = DRAWS,
+    leads: Sequence[str] = (),
 ) -> dict[str, float]:
     """Distances to the nearest real beat, and attacks that tell training patients from others.
 
@@ -82,6 +91,8 @@ def privacy_metrics(
         reconstructions: (N, L, T) and (N_holdout, L, T) mV, what the model gives back of `train`
             and of `holdout`; or what gives rows of that, such as `judge.Reconstruction`.
         draws: bootstrap samples of the attacks.
+        leads: L names. Where some of the standard twelve follow from the others, distances take
+            two thirds of the time.
 
     Returns:
         Flat name -> number: `nearest_train_uv` (median distance of generated beats to the nearest
@@ -104,43 +115,46 @@ def privacy_metrics(
     rng = np.random.default_rng(seed)
     copied = rng.choice(len(train), _number_of_copies(train, generated), replace=False)
     copied.sort()
+    mix = without_derived(leads, train, holdout, generated)
     noise = rng.standard_normal((len(copied), *train.shape[1:]), np.float32)
     copies = np.asarray(train[copied]) + np.float32(CONTROL_NOISE_UV / UV_PER_MV) * noise
+    if mix is not None:
+        copies = derive_leads(independent_leads(copies))
 
-    metrics, closest = _ratio(train, holdout, generated, copies, of_train, of_holdout, rng, draws)
-    metrics |= _membership(
-        *(train, holdout, closest, copied, of_train, of_holdout, reconstructions, seed, draws)
-    )
+    sets = generated[: len(copies)], generated[len(copies) :], copies
+    held_out = References(holdout, mix)
+    sides = (References(train, mix), of_train), (held_out, of_holdout)
+    metrics, closest = _ratio(sides, sets, rng, draws)
+    del sides  # of a large cohort 130 MB
+    candidates = (train, of_train), (holdout, of_holdout)
+    metrics |= _membership(candidates, held_out, closest, copied, reconstructions, seed, draws)
     metrics |= {"members": len(train), "non_members": len(holdout), "generated": len(generated)}
     return metrics
 
 
 def _ratio(
-    train: np.ndarray,
-    holdout: np.ndarray,
-    generated: np.ndarray,
-    copies: np.ndarray,
-    of_train: np.ndarray,
-    of_holdout: np.ndarray,
+    sides: Sequence[tuple[References, np.ndarray]],
+    sets: tuple[np.ndarray, np.ndarray, np.ndarray],
     rng: np.random.Generator,
     draws: int,
 ) -> tuple[dict[str, float], np.ndarray]:
     """`nearest_train_uv`, its 5th percentile, and the ratio with interval and control.
 
-    Besides, (3, N + N_holdout) distances of the real beats to the nearest of the generated ones
-    that the control replaces, of the others, and of the copies.
+    `sides` are training and held-out beats with their patients; `sets` the generated beats that the
+    control replaces, the others, and the copies. Besides, (3, N + N_holdout) distances of the real
+    beats to the nearest of each set.
     """
-    size = min(len(np.unique(of_train)), len(np.unique(of_holdout)))
-    draws, count = min(draws, SPREAD_DRAWS), len(generated)
+    size = min(len(np.unique(patients)) for _, patients in sides)
+    draws, copies = min(draws, SPREAD_DRAWS), len(sets[2])
+    count = copies + len(sets[1])
     drawn = rng.multinomial(count, np.full(count, 1 / count), draws) / count  # generated beats
-    sets = generated[: len(copies)], generated[len(copies) :], copies
     value, control, samples = 0.0, 0.0, np.zeros(draws)
     to_train, to_sets = np.full(count, np.inf), []
-    for sign, ecg, patients in ((1, train, of_train), (-1, holdout, of_holdout)):
+    for sign, (references, patients) in zip((1, -1), sides, strict=True):
         groups = _groups(patients, size, rng)
         weight = sign / sum(full for _, full in groups)
         among = [Patients(patients, rows) for rows, _ in groups]
-        found = [both_ways(part, ecg, among, NEIGHBOURS) for part in sets]
+        found = [both_ways(part, references, among, NEIGHBOURS) for part in sets]
         to_sets.append([closest for _, closest in found])
         for (rows, full), *near in zip(groups, *(near for near, _ in found), strict=True):
             distances, ids = map(np.concatenate, zip(*near[:2], strict=True))
@@ -150,7 +164,7 @@ def _ratio(
                 continue
             logs, of_copies = _logs(distances), _logs(near[2][0][:, 0])
             value += weight * logs[:, 0].mean()
-            control += weight * np.concatenate([of_copies, logs[len(copies) :, 0]]).mean()
+            control += weight * np.concatenate([of_copies, logs[copies:, 0]]).mean()
             draw = int(rng.integers(2**32))
             samples += weight * _redrawn(logs, ids, patients[rows], drawn, draw)
     half = 1.96 * samples.std()
@@ -196,17 +210,16 @@ def _redrawn(
 
 
 def _membership(
-    train: np.ndarray,
-    holdout: np.ndarray,
+    candidates: Sequence[tuple[np.ndarray, np.ndarray]],
+    held_out: References,
     closest: np.ndarray,
     copied: np.ndarray,
-    of_train: np.ndarray,
-    of_holdout: np.ndarray,
     reconstructions: tuple[np.ndarray, np.ndarray] | None,
     seed: int,
     draws: int,
 ) -> dict[str, float]:
     """AUCs of the attacks, and `nearest_train_uv_real` with its 5th percentile."""
+    (train, of_train), (holdout, of_holdout) = candidates
     member = np.repeat([True, False], [len(train), len(holdout)])
     patients = np.concatenate([of_train, of_holdout])
     to_replaced, to_kept, to_copies = closest
@@ -219,10 +232,10 @@ def _membership(
     # more to choose from, one is hidden from each member too.
     names = np.unique(of_holdout)
     hidden = names[np.arange(len(train)) % len(names)]
-    [of_members], real = both_ways(train, holdout, [Patients(of_holdout)], NEIGHBOURS, hidden)
+    [of_members], real = both_ways(train, held_out, [Patients(of_holdout)], NEIGHBOURS, hidden)
     metrics["nearest_train_uv_real"] = float(np.median(real))
     metrics["nearest_train_uv_p5_real"] = float(np.percentile(real, 5))
-    of_others = neighbours(holdout, holdout, NEIGHBOURS, of_holdout, of_holdout)
+    of_others = neighbours(holdout, held_out, NEIGHBOURS, of_holdout, of_holdout)
     typical, ids = map(np.concatenate, zip(of_members, of_others, strict=True))
     attacks = {"membership_auc_calibrated": distance}
     if reconstructions is not None:

@@ -31,6 +31,7 @@ from evaluation.measures.halves import (
     neighbours_of_halves,
     wasserstein_of_halves,
 )
+from evaluation.measures.neighbours import without_derived
 from evaluation.measures.statistics import random_half, with_ends
 from evaluation.measures.two_samples import squared_distances, swap_test
 
@@ -146,8 +147,9 @@ def realism_metrics(
     if metrics["patients"] < FEWEST_PATIENTS:
         return metrics
 
-    bandwidth = median_distance(train)
-    squared = squared_distances(pool)
+    mix = without_derived(leads, pool, train)
+    bandwidth = median_distance(train if mix is None else mix @ train)
+    squared = squared_distances(pool if mix is None else mix @ pool)
     first = squared[: 2 * len(rows), : 2 * len(rows)]
     metrics["mmd2_all"], metrics["mmd2_p_value"] = swap_test(first, bandwidth, patient_of, rng)
     correlations = lead_correlations(pool, leads)

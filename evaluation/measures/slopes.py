@@ -118,17 +118,15 @@ def adjusted_slopes(
     pairs = tuple((name, feature) for name in names for feature in features)
     slopes = np.full((len(names), features.shape[1]), np.nan)
     influence = np.zeros((count, len(names), features.shape[1]))
-    for column, feature in enumerate(features):
-        y = features[feature].to_numpy(np.float64)
-        rows = np.isfinite(y)
+    table = features.to_numpy(np.float64)
+    for rows, columns in _same_rows(np.isfinite(table)):
         if rows.sum() <= x.shape[1] or np.linalg.matrix_rank(x[rows]) < x.shape[1]:
             continue
-        coefficients, of_rows = huber_regression(x[rows], y[rows])
-        slopes[kept, column] = coefficients[1 : 1 + len(kept)]
+        coefficients, of_rows = huber_regression(x[rows], table[np.ix_(rows, columns)])
+        slopes[np.ix_(kept, columns)] = coefficients[1 : 1 + len(kept)]
         for number, contrast in enumerate(kept):
-            influence[:, contrast, column] = np.bincount(
-                groups[rows], of_rows[:, 1 + number], minlength=count
-            )
+            of_patients = _by_group(of_rows[:, 1 + number], groups[rows], count)
+            influence[:, contrast, columns] = of_patients
     freedom = len(np.unique(groups)) - x.shape[1]
     return Slopes(pairs, slopes.ravel(), influence.reshape(count, -1), freedom)
 
@@ -136,43 +134,71 @@ def adjusted_slopes(
 def huber_regression(
     x: np.ndarray, y: np.ndarray, tuning: float = HUBER
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Linear regression in which large residuals count less.
+    """Linear regressions in which large residuals count less.
 
     Args:
         x: (N, D) of full rank.
-        y: (N,).
+        y: (N, F).
         tuning: residual, in robust SD (1.48 times the median absolute one), from which on a
             recording counts less; infinite for least squares.
 
     Returns:
-        (D,) coefficients and (N, D) influence of each row on them, with the correction HC3.
+        (D, F) coefficients and (N, D, F) influence of each row on them, with the correction HC3.
     """
     coefficients = np.linalg.lstsq(x, y, rcond=None)[0]
-    smallest = 1e-9 * np.ptp(y) + 1e-30  # where most residuals are 0
+    pairs = (x[:, :, None] * x[:, None, :]).reshape(len(x), -1)  # (N, D * D)
+    smallest = 1e-9 * np.ptp(y, axis=0) + 1e-30  # where most residuals are 0
+    limit, active = np.empty(y.shape[1]), np.arange(y.shape[1])
     for _ in range(ITERATIONS):
-        residual = np.abs(y - x @ coefficients)
-        limit = tuning * max(np.median(residual) / MAD_OF_NORMAL, smallest)
-        weight = np.where(residual > limit, limit / np.maximum(residual, smallest), 1.0)
-        weighted = x * weight[:, None]
-        before, coefficients = coefficients, np.linalg.solve(weighted.T @ x, weighted.T @ y)
-        if np.abs(before - coefficients).max() <= 1e-6 * np.abs(coefficients).max():
+        before = coefficients[:, active]
+        residual = np.abs(y[:, active] - x @ before)
+        limit[active] = tuning * np.maximum(
+            np.median(residual, axis=0) / MAD_OF_NORMAL, smallest[active]
+        )
+        weight = np.where(
+            residual > limit[active],
+            limit[active] / np.maximum(residual, smallest[active]),
+            1.0,
+        )
+        matrix = (weight.T @ pairs).reshape(-1, *2 * x.shape[1:])  # (F, D, D)
+        right = (weight * y[:, active]).T @ x  # (F, D)
+        after = np.linalg.solve(matrix, right[:, :, None])[:, :, 0].T
+        coefficients[:, active] = after
+        moves = np.abs(before - after).max(axis=0) > 1e-6 * np.abs(after).max(axis=0)
+        active = active[moves]
+        if not len(active):
             break
     residual = y - x @ coefficients
     leverage = np.einsum("nd,nd->n", x @ np.linalg.inv(x.T @ x), x)
-    score = np.clip(residual, -limit, limit) / (1 - np.minimum(leverage, 0.99))
-    inside = x[np.abs(residual) <= limit]
-    return coefficients, (x * score[:, None]) @ np.linalg.pinv(inside.T @ inside)
+    score = np.clip(residual, -limit, limit) / (1 - np.minimum(leverage, 0.99))[:, None]
+    inside = (np.abs(residual) <= limit).astype(np.float64)
+    inverse = np.linalg.pinv((inside.T @ pairs).reshape(-1, *2 * x.shape[1:]))  # (F, D, D)
+    return coefficients, (x @ inverse).transpose(1, 2, 0) * score[:, None]
 
 
 def robust_means(values: np.ndarray, groups: np.ndarray, count: int) -> Slopes:
     """Huber's mean of each column of (N, M) values over patients; NaN values are left out."""
     means, influence = np.full(values.shape[1], np.nan), np.zeros((count, values.shape[1]))
-    for column, y in enumerate(values.T):
-        rows = np.isfinite(y)
+    for rows, columns in _same_rows(np.isfinite(values)):
         if rows.sum() >= FEWEST:
-            [means[column]], of_rows = huber_regression(np.ones((rows.sum(), 1)), y[rows])
-            influence[:, column] = np.bincount(groups[rows], of_rows[:, 0], minlength=count)
+            some = values[np.ix_(rows, columns)]
+            [means[columns]], of_rows = huber_regression(np.ones((len(some), 1)), some)
+            influence[:, columns] = _by_group(of_rows[:, 0], groups[rows], count)
     return Slopes((), means, influence, len(np.unique(groups)) - 1)
+
+
+def _same_rows(known: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Columns of (N, F) that are known in the same rows: those rows (N,) bool, and the columns."""
+    columns: dict[bytes, list[int]] = {}
+    for number, rows in enumerate(known.T):
+        columns.setdefault(rows.tobytes(), []).append(number)
+    return [(known[:, numbers[0]], np.array(numbers)) for numbers in columns.values()]
+
+
+def _by_group(values: np.ndarray, groups: np.ndarray, count: int) -> np.ndarray:
+    """Sums of (N, F) values over the rows of each group: (count, F)."""
+    sums = [np.bincount(groups, column, minlength=count) for column in values.T]
+    return np.stack(sums, axis=1)
 
 
 def correlation_and_gain(

@@ -98,13 +98,16 @@ def weighted_auc(weights: np.ndarray, score: np.ndarray, positive: np.ndarray) -
     Returns:
         (B,); NaN where a weighting leaves one class empty.
     """
-    order = np.argsort(score, kind="stable")
-    ordered = score[order]  # infinite ones have ties, too, but no differences
-    starts = np.flatnonzero(np.append(True, ordered[1:] != ordered[:-1]))  # of each group of ties
-    weights, positive = weights[:, order], positive[order]
-    positives = np.add.reduceat(weights * positive, starts, axis=1)
-    negatives = np.add.reduceat(weights * ~positive, starts, axis=1)
-    below = np.cumsum(negatives, axis=1, dtype=np.float64) - negatives / 2
-    pairs = positives.sum(axis=1) * negatives.sum(axis=1)
+    of_negative = np.flatnonzero(~positive)
+    of_negative = of_negative[np.argsort(score[of_negative])]
+    positives, negatives = weights[:, positive], weights[:, of_negative]
+    level = np.zeros((len(weights), len(of_negative) + 1))  # weight of the k lowest negatives
+    np.cumsum(negatives, axis=1, dtype=np.float64, out=level[:, 1:])
+    # Each positive counts by half the negatives below it and half those that are not above it.
+    below, not_above = (
+        np.searchsorted(score[of_negative], score[positive], side) for side in ("left", "right")
+    )
+    won = np.einsum("bp,bp->b", positives, level[:, below])
+    won += np.einsum("bp,bp->b", positives, level[:, not_above])
     with np.errstate(invalid="ignore"):
-        return (positives * below).sum(axis=1) / pairs
+        return won / (2 * positives.sum(axis=1, dtype=np.float64) * level[:, -1])

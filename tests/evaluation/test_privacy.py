@@ -2,8 +2,16 @@ import numpy as np
 import pytest
 from scipy.spatial.distance import cdist
 
+from data.leads import LEADS, derive_leads
 from evaluation.measures import neighbours as blocks
-from evaluation.measures.neighbours import Patients, both_ways, neighbours, paired_distance
+from evaluation.measures.neighbours import (
+    Patients,
+    References,
+    both_ways,
+    neighbours,
+    paired_distance,
+    without_derived,
+)
 from evaluation.measures.privacy import (
     CONTROL_NOISE_UV,
     _calibrated_auc,
@@ -31,7 +39,7 @@ def brute_force(queries, references):
 
 def nearest(queries, references, patients=None, hidden=None):
     """Distance of each query to its nearest reference."""
-    return neighbours(queries, references, 1, patients, hidden)[0][:, 0]
+    return neighbours(queries, References(references), 1, patients, hidden)[0][:, 0]
 
 
 def auc(members, others):
@@ -53,7 +61,7 @@ METRICS = privacy_metrics(TRAIN, HOLDOUT, GENERATED, seed=4, **IDS)
 def test_nearest_neighbours_are_those_of_all_pairs(monkeypatch, rows):
     monkeypatch.setattr(blocks, "ROWS_PER_BLOCK", rows)
     pairs = brute_force(GENERATED, TRAIN)
-    distances, index = neighbours(GENERATED, TRAIN, 5)
+    distances, index = neighbours(GENERATED, References(TRAIN), 5)
     np.testing.assert_allclose(distances, np.sort(pairs, axis=1)[:, :5], rtol=1e-4)
     np.testing.assert_array_equal(index[:, 0], pairs.argmin(axis=1))
     np.testing.assert_allclose(nearest(GENERATED, TRAIN), pairs.min(axis=1), rtol=1e-4)
@@ -63,15 +71,45 @@ def test_a_large_reference_set_is_read_in_few_rows_at_a_time(monkeypatch):
     sizes = []
     whole = blocks._squared_distances
 
-    def spy(queries, references, centre):
+    def spy(queries, references):
         sizes.append(len(queries) * len(references))
-        return whole(queries, references, centre)
+        return whole(queries, references)
 
     monkeypatch.setattr(blocks, "VALUES_PER_BLOCK", 2000)
     monkeypatch.setattr(blocks, "_squared_distances", spy)
     distances = nearest(GENERATED, TRAIN)
     assert max(sizes) <= 2000
     np.testing.assert_allclose(distances, brute_force(GENERATED, TRAIN).min(axis=1), rtol=1e-4)
+
+
+def test_leads_that_follow_from_others_are_left_out_of_distances_that_stay_the_same():
+    rng = np.random.default_rng(8)
+    real, made = (derive_leads(rng.standard_normal((n, 8, 25))).astype("f4") for n in (40, 30))
+    mix = without_derived(LEADS, real, made)
+    assert mix.shape == (8, 12)
+    expected = np.sort(brute_force(made, real), axis=1)[:, :3]
+    for given in (mix, None):
+        distances, _ = neighbours(made, References(real, given), 3)
+        np.testing.assert_allclose(distances, expected, rtol=1e-5)
+    made[7, 3, 4] += 0.01  # no aVR of these limb leads
+    assert without_derived(LEADS, real, made) is None
+    assert without_derived(LEADS[::-1], real[:, ::-1], real[:, ::-1]) is None
+    assert without_derived((), real) is None
+
+
+def test_with_and_without_the_leads_that_follow_the_metrics_are_alike():
+    rng = np.random.default_rng(9)
+    train, holdout, made = (
+        derive_leads(rng.standard_normal((n, 8, 25))).astype("f4") for n in (120, 60, 120)
+    )
+    with_leads, without = (
+        privacy_metrics(train, holdout, made, draws=50, leads=leads) for leads in (LEADS, ())
+    )
+    assert with_leads.keys() == without.keys()
+    for name, value in with_leads.items():
+        # Copies of the control carry noise in the leads that were recorded alone.
+        rtol = 0.05 if "control" in name else 1e-4
+        assert value == pytest.approx(without[name], rel=rtol), name
 
 
 def test_distances_of_near_copies_keep_their_digits_beside_large_beats():
@@ -91,7 +129,7 @@ def test_each_patient_counts_once_by_the_nearest_recording():
     patients = np.random.default_rng(6).integers(30, size=240)
     pairs = brute_force(GENERATED, TRAIN)
     of_patient = np.stack([pairs[:, patients == name].min(axis=1) for name in range(30)], axis=1)
-    distances, found = neighbours(GENERATED, TRAIN, 4, patients)
+    distances, found = neighbours(GENERATED, References(TRAIN), 4, patients)
     np.testing.assert_allclose(distances, np.sort(of_patient, axis=1)[:, :4], rtol=1e-4)
     np.testing.assert_array_equal(found, of_patient.argsort(axis=1)[:, :4])
 
@@ -111,7 +149,7 @@ def test_distances_taken_once_serve_each_group_of_references_and_the_references(
     parts = [np.flatnonzero(patients < 10), np.flatnonzero(patients >= 10)]
     pairs, hidden = brute_force(GENERATED, TRAIN), np.arange(300) % 10
     groups = [Patients(patients, part) for part in parts]
-    found, closest = both_ways(GENERATED, TRAIN, groups, 4, hidden)
+    found, closest = both_ways(GENERATED, References(TRAIN), groups, 4, hidden)
     np.testing.assert_allclose(closest, pairs.min(axis=0), rtol=1e-4)
     for part, (distances, ids) in zip(parts, found, strict=True):
         names = np.unique(patients[part])

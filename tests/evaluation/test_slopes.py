@@ -51,10 +51,26 @@ def design(n=60, seed=1):
     return np.column_stack([np.ones(n), rng.standard_normal((n, 2))]), rng
 
 
+def one_regression(x, y, **settings):
+    """Of one y (N,): coefficients (D,) and influence (N, D)."""
+    coefficients, influence = huber_regression(x, y[:, None], **settings)
+    return coefficients[:, 0], influence[:, :, 0]
+
+
+def test_regressions_of_several_at_once_are_those_of_each():
+    x, rng = design(300)
+    y = x @ rng.standard_normal((3, 4)) + rng.standard_t(2, (300, 4)) * [0.1, 1, 10, 0]
+    coefficients, influence = huber_regression(x, y)
+    for column, alone in enumerate(y.T):
+        found, of_rows = one_regression(x, alone)
+        np.testing.assert_allclose(coefficients[:, column], found, rtol=1e-12)
+        np.testing.assert_allclose(influence[:, :, column], of_rows, rtol=1e-6, atol=1e-12)
+
+
 def test_without_outliers_it_is_least_squares_with_the_hc3_sandwich():
     x, rng = design()
     y = x @ [1, 2, 3] + np.exp(x[:, 1]) * rng.standard_normal(len(x))
-    coefficients, influence = huber_regression(x, y, tuning=1e6)
+    coefficients, influence = one_regression(x, y, tuning=1e6)
     expected = np.linalg.lstsq(x, y, rcond=None)[0]
     np.testing.assert_allclose(coefficients, expected, rtol=1e-10)
     bread = np.linalg.inv(x.T @ x)
@@ -68,7 +84,7 @@ def test_with_outliers_it_is_the_minimum_of_hubers_loss():
     x, rng = design(200)
     y = x @ [1, 2, 3] + 0.1 * rng.standard_normal(len(x))
     y[:20] += 50
-    coefficients, _ = huber_regression(x, y)
+    coefficients, _ = one_regression(x, y)
     limit = HUBER * np.median(np.abs(y - x @ coefficients)) / stats.norm.ppf(0.75)
     best = optimize.least_squares(
         lambda b: y - x @ b, coefficients + 0.1, loss="huber", f_scale=limit, xtol=1e-12
@@ -80,9 +96,9 @@ def test_with_outliers_it_is_the_minimum_of_hubers_loss():
 def test_the_influence_of_a_row_is_what_leaving_it_out_does():
     x, rng = design(400)
     y = x @ [1, 2, 3] + rng.standard_t(3, len(x))
-    coefficients, influence = huber_regression(x, y)
+    coefficients, influence = one_regression(x, y)
     for row in range(0, 400, 40):
-        without = huber_regression(np.delete(x, row, 0), np.delete(y, row))[0]
+        without = one_regression(np.delete(x, row, 0), np.delete(y, row))[0]
         np.testing.assert_allclose(coefficients - without, influence[row], atol=1.5e-3)
 
 
