@@ -27,6 +27,7 @@ __all__ = [
     "Cohort",
     "CohortError",
     "Split",
+    "check_settings",
     "load_cohort",
 ]
 
@@ -61,6 +62,28 @@ def load_cohort(settings, check: Check | None = None) -> Cohort:
     """
     from data.outcomes import in_years, join_outcomes
 
+    check_settings(settings)
+    unit = settings.time_unit
+    joined = settings.outcomes is not None and "time" in settings.outcome_columns
+    anything = check is not None or settings.outcomes is not None
+    first = {"check": partial(_check_first, settings, check)} if anything else {}
+    cohort = _read(settings, first)
+    if unit != "years" and not joined:
+        cohort = in_years(cohort, unit)
+    if settings.outcomes is None:
+        return cohort
+    return join_outcomes(cohort, settings.outcomes, settings.outcome_columns, time_unit=unit)
+
+
+def check_settings(settings) -> None:
+    """Refuses settings that do not go together, or a table that is not there.
+
+    Args:
+        settings: as in `load_cohort`.
+
+    Raises:
+        CohortError: which, and why.
+    """
     for name, (nothing, sources) in SOURCES_OF.items():
         value = getattr(settings, name)
         if value not in nothing and settings.source not in sources:
@@ -82,14 +105,6 @@ def load_cohort(settings, check: Check | None = None) -> Cohort:
             f"data.time_unit: the times of {settings.source} are in years. Received: {unit!r}. "
             "It is for data.outcomes and for tables of your own."
         )
-    anything = check is not None or settings.outcomes is not None
-    first = {"check": partial(_check_first, settings, check)} if anything else {}
-    cohort = _read(settings, first)
-    if unit != "years" and not joined:
-        cohort = in_years(cohort, unit)
-    if settings.outcomes is None:
-        return cohort
-    return join_outcomes(cohort, settings.outcomes, settings.outcome_columns, time_unit=unit)
 
 
 def _check_first(

@@ -89,6 +89,14 @@ def join_outcomes(
         outcomes["time"] = _years(outcomes["time"], ids, time_unit, str(file))
     outcomes = outcomes.set_axis(ids).reindex(cohort.subjects[key]).reset_index(drop=True)
     _check_known(outcomes, ids, cohort, key, file)
+    patients = cohort.subjects["patient_id"]
+    several = patients[patients.duplicated() & patients.isin(ids)].nunique()
+    if key == "patient_id" and "time" in outcomes and several:
+        print(
+            f"{file} goes by patient, and {several} of them have several recordings: each gets the "
+            "same time. Time counts from the recording on, so if these are of different dates, "
+            "give a table by subject_id."
+        )
     return _with_columns(cohort, outcomes, file)
 
 

@@ -9,7 +9,7 @@ import contextlib
 import json
 import shutil
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -99,6 +99,7 @@ def _judge_run(
     import_keras()
     import keras  # here, so that --help and a wrong argument need no TensorFlow
 
+    from evaluation.judge import SAME_SOURCE
     from training.setup import counts
     from vae import VAE
 
@@ -135,7 +136,8 @@ def _judge_run(
     if not in_place:
         _check_free(out, described)
     sections = {"data": section} | {name: recorded[name] for name in KEPT if name in recorded}
-    return _judge(model, split, evaluation, sections, described, out, title, run)
+    without = () if data is None else SAME_SOURCE
+    return _judge(model, split, evaluation, sections, described, out, title, run, without)
 
 
 def _judge_bare(
@@ -175,7 +177,9 @@ def _judge_bare(
     described = {"data": to_dict(data), "evaluation": to_dict(evaluation)}
     _check_free(out, described)
     sections = {"data": {"tested_on": cohort.source} | counts(split, cohort)}
-    return _judge(model, split, evaluation, sections, described, out, title)
+    # The shipped models were trained on the folds that are training here; of others it isn't known.
+    without = () if folder.parent == TRAINED and data.source == "ptbxl" else ("privacy",)
+    return _judge(model, split, evaluation, sections, described, out, title, without=without)
 
 
 def _judge(
@@ -187,6 +191,7 @@ def _judge(
     out: Path,
     title: str,
     run: Path | None = None,
+    without: Collection[str] = (),
 ) -> Path:
     """Measures, draws and writes. `sections` come first in the metrics."""
     from evaluation import evaluate
@@ -195,7 +200,7 @@ def _judge(
 
     kept = [] if run is None else [path for name in KEPT_FILES if (path := run / name).is_file()]
     history = [pd.read_csv(path) for path in kept if path.name == "history.csv"]
-    metrics, figures = evaluate(model, split, evaluation, *history)
+    metrics, figures = evaluate(model, split, evaluation, *history, without=without)
     # Whether a model without its run was trained on these is not known.
     reference = None if run is None else of_training(split.train)
     write_page = partial(write_explorer, model=model, title=title, reference=reference)

@@ -31,17 +31,7 @@ def external_split(model: VAE, config: Config, own: Split) -> tuple[Cohort, Spli
     from training.setup import check_split, with_targets
 
     cohort = load_cohort(config.data, partial(_check_tables, model, config))
-    target = config.model.target
-    if kind_of(config.model.task) in ("binary", "multiclass") and target in cohort.subjects:
-        expected, received = (
-            sorted(part.subjects[target].dropna().unique(), key=str) for part in (own.train, cohort)
-        )
-        if expected != received:
-            raise CohortError(
-                f"Expected the classes {expected} in {target!r} of {cohort.source}. "
-                f"Received: {received}."
-            )
-    cohort = fitting(model, with_targets(cohort, config.model))
+    cohort = fitting(model, with_targets(cohort, config.model, _classes(config, own)))
     before = len(cohort)
     cohort = _never_trained_on(cohort, own)
     left_out = len(cohort) < before
@@ -50,6 +40,15 @@ def external_split(model: VAE, config: Config, own: Split) -> tuple[Cohort, Spli
     check_split(split, config.model)
     print(f"{cohort.source}: all {len(cohort)} recordings{' left' * left_out} are test.")
     return cohort, split
+
+
+def _classes(config: Config, own: Split) -> list | None:
+    """The classes of the run in the order of their numbers, if its task has classes."""
+    if kind_of(config.model.task) not in ("binary", "multiclass"):
+        return None
+    tables = [part.subjects[[config.model.target, "target"]] for part in own]
+    numbered = pd.concat(tables).drop_duplicates("target").sort_values("target")
+    return numbered[config.model.target].tolist()
 
 
 def _check_tables(

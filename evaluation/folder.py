@@ -22,7 +22,7 @@ if __name__ == "__main__" and not __package__:  # as a file, python FOLDER/evalu
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from config import CONDITIONS, PRESETS, DataConfig
-from data import load_cohort
+from data import check_settings, load_cohort
 from data.units import UNITS
 from training.command_line import explained, fail, read_settings
 
@@ -54,6 +54,7 @@ def look(settings: Settings) -> Path:
     from evaluation.report.recordings import write_page
 
     data, file_of = settings.data, {}
+    check_settings(data)
     conflicts = pd.DataFrame()
     if data.source == "recordings":
         kept = data.recordings, data.keep_ids

@@ -5,7 +5,7 @@ Dims: N recordings, L leads, T samples, Z latent.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -50,8 +50,17 @@ COX_RECORDINGS = 50_000  # training, of the regressions that a head is compared 
 SURVIVAL_RECORDINGS = 20_000  # test: pairs of events and subjects, in each bootstrap sample
 
 
+# What compares training patients with test patients of the same source, or generated with real ECGs
+# by regressors of training. Beside another cohort it would tell how the cohorts differ.
+SAME_SOURCE = ("privacy", "utility", "recovery")
+
+
 def evaluate(
-    model: VAE, split: Split, settings: EvaluationConfig, history: pd.DataFrame | None = None
+    model: VAE,
+    split: Split,
+    settings: EvaluationConfig,
+    history: pd.DataFrame | None = None,
+    without: Collection[str] = (),
 ) -> tuple[dict[str, dict], dict[str, Figure]]:
     """Measures and draws everything that can be said of a model.
 
@@ -60,6 +69,7 @@ def evaluate(
         split: what it was trained on, and what it is judged on.
         settings: `config.evaluation`.
         history: a row per epoch, for the loss curves.
+        without: which of `SAME_SOURCE` are left out.
 
     Returns:
         Sections of plain numbers, and figures by name.
@@ -72,7 +82,7 @@ def evaluate(
             bar.update()
 
         reconstruction = Reconstruction(model, posterior[0], split.test.subjects)
-        metrics = measured(model, split, settings, posterior, reconstruction, begin)
+        metrics = measured(model, split, settings, posterior, reconstruction, begin, without)
         begin("figures")
         drawn = draw(model, split, metrics, reconstruction, posterior, settings, history)
         if "survival" in metrics:
@@ -89,6 +99,7 @@ def measured(
     posterior: tuple[np.ndarray, np.ndarray],
     reconstruction: Reconstruction,
     begin: Callable[[str], object] = str,
+    without: Collection[str] = (),
 ) -> dict[str, dict]:
     """The numbers of `evaluate`.
 
@@ -99,6 +110,7 @@ def measured(
         posterior: mean and log variance (N, Z) of the test split.
         reconstruction: of the test split.
         begin: told of each part as it begins.
+        without: as in `evaluate`.
     """
     begin("reconstruction")
     test, patients = split.test, split.test.subjects["patient_id"].to_numpy()
@@ -127,7 +139,7 @@ def measured(
             draws=settings.bootstrap,
         )
         | noise_metrics(model, bound, patients, settings),
-        **_generator_metrics(model, split, mean, reconstruction, settings, begin),
+        **_generator_metrics(model, split, mean, reconstruction, settings, begin, without),
     }
     begin("outcomes")
     task = getattr(model, "task", None)
@@ -197,6 +209,7 @@ def _generator_metrics(
     reconstruction: Reconstruction,
     settings: EvaluationConfig,
     begin: Callable[[str], object],
+    without: Collection[str],
 ) -> dict[str, dict]:
     """Realism, adherence, utility and privacy of ECGs generated at the conditions of real subjects.
 
@@ -227,8 +240,10 @@ def _generator_metrics(
             model, test.subjects, train.subjects, mean, real, of_real_slopes
         )
     begin("conditions read back")
-    of_real = ConditionRegressor(schema, train.ecg, train.subjects, validation)
-    adherence |= recovery_metrics(schema, of_real, test, for_test, seed, draws)
+    if not {"recovery", "utility"} <= set(without):
+        of_real = ConditionRegressor(schema, train.ecg, train.subjects, validation)
+    if "recovery" not in without:
+        adherence |= recovery_metrics(schema, of_real, test, for_test, seed, draws)
     begin("realism")
     realism = realism_metrics(
         test.ecg,
@@ -243,27 +258,27 @@ def _generator_metrics(
     )
     del for_test  # 190 MB of 10,000; what follows needs as much
     begin("privacy")
+    found = {"realism": realism, "adherence": adherence}
+    if {"utility", "privacy"} <= set(without):
+        return found
     for_train = generate_like(model, train.subjects, 1, seed + 1)
-    of_generated = ConditionRegressor(schema, for_train, train.subjects, validation)
-    return {
-        "realism": realism,
-        "adherence": adherence,
-        "utility": utility_metrics(schema, of_generated, of_real, test, seed, draws),
-        "privacy": privacy_metrics(
+    if "utility" not in without:
+        of_generated = ConditionRegressor(schema, for_train, train.subjects, validation)
+        found["utility"] = utility_metrics(schema, of_generated, of_real, test, seed, draws)
+    if "privacy" not in without:
+        of_train = model.encode(train.ecg, train.subjects)[0]
+        found["privacy"] = privacy_metrics(
             train.ecg,
             test.ecg,
             for_train,
             seed,
             train_patients=train.subjects["patient_id"],
             holdout_patients=patients,
-            reconstructions=(
-                Reconstruction(model, model.encode(train.ecg, train.subjects)[0], train.subjects),
-                reconstruction,
-            ),
+            reconstructions=(Reconstruction(model, of_train, train.subjects), reconstruction),
             draws=draws,
             leads=train.leads,
-        ),
-    }
+        )
+    return found
 
 
 def _survival(model: VAE, part: Cohort) -> SurvivalSplit:

@@ -6,7 +6,7 @@ Dims: C encoded conditions.
 from __future__ import annotations
 
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from contextlib import redirect_stdout
 from copy import copy
 from functools import partial
@@ -160,13 +160,18 @@ def build_model(config: Config, schema: ConditionSchema, cohort: Cohort) -> VAE:
     )
 
 
-def with_targets(cohort: Cohort, settings: ModelConfig) -> Cohort:
+def with_targets(cohort: Cohort, settings: ModelConfig, classes: Sequence | None = None) -> Cohort:
     """The recordings whose target is known, with classes as numbers in a column `target`.
 
     The others go to `excluded`, as `data.outcomes.with_outcomes` has it.
 
+    Args:
+        cohort: any.
+        settings: task and target.
+        classes: in the order of their numbers; those of the cohort, sorted, where left out.
+
     Raises:
-        CohortError: the target is not there, or has no events or a single class.
+        CohortError: the target is not there, or has no events, a single class or another one.
     """
     kind = kind_of(settings.task)
     if kind == "none":
@@ -192,7 +197,15 @@ def with_targets(cohort: Cohort, settings: ModelConfig) -> Cohort:
             )
         cohort.subjects["target"] = numbers
         return cohort
-    codes, classes = pd.factorize(values, sort=True)
+    if classes is None:
+        codes, classes = pd.factorize(values, sort=True)
+    else:
+        codes = pd.Index(classes).get_indexer(values)
+        if (codes < 0).any():
+            raise CohortError(
+                f"Expected the classes {list(classes)} in {settings.target!r} of {cohort.source}. "
+                f"Received: {values.tolist()[int(codes.argmin())]!r}."
+            )
     if len(classes) < 2 or (kind == "binary" and len(classes) != 2):
         raise CohortError(
             f"The task {settings.task} needs {'two' if kind == 'binary' else 'several'} "
@@ -209,7 +222,7 @@ def check_split(split: Split, settings: ModelConfig) -> None:
 
     Raises:
         CohortError: a single patient in training or test, or a part has no event that others
-            outlive, or only one class.
+            outlive (in test: within the follow-up of training), or only one class.
     """
     for name, part in (("training", split.train), ("test", split.test)):
         if part.subjects["patient_id"].nunique() < 2:
@@ -228,6 +241,8 @@ def check_split(split: Split, settings: ModelConfig) -> None:
         elif kind == "survival":
             time, event = part.subjects["time"], part.subjects["event"] > 0
             good, lacks = time[event].min() < time.max(), "has no event that another outlives"
+            if name == "test" and time[event].min() >= split.train.subjects["time"].max():
+                good, lacks = False, "has no event within the follow-up of training"
         else:
             good, lacks = part.subjects["target"].nunique() > 1, "has only one class"
         if not good:

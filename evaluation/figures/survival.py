@@ -34,17 +34,23 @@ def plot_kaplan_meier(
 ) -> Figure:
     """Observed survival by risk group with 95% bands, numbers at risk below, and log-rank p.
 
+    Of each patient the first recording counts, as in `logrank_p`.
+
     Args:
         time: (N,).
         event: (N,) 0 or 1.
         group: (N,) 0 (lowest risk) to G - 1, from `evaluation.measures.survival.risk_groups`.
-        labels: G names; by default "low" ... "high risk" for up to three, else numbered.
+        labels: G names, also of groups in which nobody is; by default "low" ... "high risk" for
+            up to three, else numbered.
         unit: of the times.
         patients: (N,) ids; each recording its own where left out.
     """
     group = np.asarray(group)
     patients = np.arange(len(group)) if patients is None else patients
     labels = _group_labels(int(group.max()) + 1) if labels is None else list(labels)
+    p = logrank_p(time, event, group, patients)
+    first = np.unique(patients, return_index=True)[1]
+    time, event, group = time[first], event[first], group[first]
     colors = _risk_colors(len(labels))
     table = ROW * (len(labels) + 1.5)
     figure = Figure(figsize=(6.5, 3.9 + table), layout="constrained")
@@ -55,9 +61,8 @@ def plot_kaplan_meier(
             fitted = KaplanMeierFitter().fit(time[rows], event[rows])
             name = f"{label} ({int(event[rows].sum())} events of {int(rows.sum())})"
             _steps(axes, fitted, colors[number], name)
-    p = logrank_p(time, event, group, patients)
-    shown = "p < 0.001" if p < 0.001 else f"p = {p:.2g}"
-    _plain(axes, f"Kaplan-Meier by predicted risk, log-rank {shown}")
+    shown = ", log-rank p < 0.001" if p < 0.001 else f", log-rank p = {p:.2g}"
+    _plain(axes, f"Kaplan-Meier by predicted risk{'' if np.isnan(p) else shown}")
     axes.set_ylabel("without event")
     axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     axes.set_xlim(0, time.max())

@@ -6,9 +6,9 @@ beyond 1.345 robust SD count less (Huber 1964, doi 10.1214/aoms/1177703732), and
 the short way round from the circular median.
 
 Intervals come from the influence of each patient on each slope (the sandwich of White 1980 with the
-leverage correction HC3 of MacKinnon and White 1985, doi 10.1016/0304-4076(85)90158-7): no constant
-variance is assumed, recordings of a patient count together, and slopes of two tables of the same
-patients are compared pairwise.
+leverage correction HC3 of MacKinnon and White 1985, doi 10.1016/0304-4076(85)90158-7; of several
+recordings CR3, Bell and McCaffrey 2002): no constant variance is assumed, recordings of a patient
+count together, and slopes of two tables of the same patients are compared pairwise.
 
 Dims: N recordings, G patients, D columns of the design, S contrasts, F features, M = S * F slopes.
 """
@@ -37,7 +37,7 @@ class Slopes(NamedTuple):
     pairs: tuple[tuple[str, str], ...]
     value: np.ndarray  # (M,), NaN where there are too few recordings
     influence: np.ndarray  # (G, M): first-order change of the slope due to this patient
-    freedom: int  # patients less columns
+    freedom: np.ndarray  # (M,) patients less columns, of those in which the feature was found
 
     @property
     def error(self) -> np.ndarray:
@@ -47,7 +47,7 @@ class Slopes(NamedTuple):
     @property
     def interval(self) -> tuple[np.ndarray, np.ndarray]:
         """(M,) low and (M,) high ends of the 95% intervals."""
-        half = stats.t.ppf(0.975, max(self.freedom, 1)) * self.error
+        half = stats.t.ppf(0.975, np.maximum(self.freedom, 1)) * self.error
         return self.value - half, self.value + half
 
     @property
@@ -58,11 +58,12 @@ class Slopes(NamedTuple):
 
     def minus(self, other: Slopes) -> Slopes:
         """Differences of the slopes; what both owe to the same patient cancels."""
+        apart, size = self.value - other.value, np.abs(self.value) + np.abs(other.value)
         return Slopes(
             self.pairs,
-            self.value - other.value,
+            np.where(np.abs(apart) <= 1e-12 * size, 0, apart),  # equal but for rounding
             self.influence - other.influence,
-            min(self.freedom, other.freedom),
+            np.minimum(self.freedom, other.freedom),
         )
 
 
@@ -101,7 +102,8 @@ def adjusted_slopes(
 
     A condition unknown in some recordings takes part with a second column, 1 where unknown: those
     recordings tell nothing of its slope, but what they can of the others (whose slopes hold, in
-    these recordings, what goes with the unknown one).
+    these recordings, what goes with the unknown one). There is no slope on what fewer than `FEWEST`
+    patients have, of those in whom the feature was found.
 
     Args:
         features: N rows, F columns; NaN where a feature was not found. Angles as from `unwrapped`.
@@ -114,36 +116,38 @@ def adjusted_slopes(
         M slopes in the unit of the feature per decade, unit or category.
     """
     names, values, owners = contrasts(schema, subjects)
-    x, kept = _design(values, owners, groups)
     pairs = tuple((name, feature) for name in names for feature in features)
-    slopes = np.full((len(names), features.shape[1]), np.nan)
+    slopes, freedom = np.full((2, len(names), features.shape[1]), np.nan)
     influence = np.zeros((count, len(names), features.shape[1]))
     table = features.to_numpy(np.float64)
     for rows, columns in _same_rows(np.isfinite(table)):
-        if rows.sum() <= x.shape[1] or np.linalg.matrix_rank(x[rows]) < x.shape[1]:
+        patients, of = np.unique(groups[rows], return_inverse=True)
+        if rows.any():
+            x, kept = _design(values[rows], owners, of)
+        if not rows.any() or rows.sum() <= x.shape[1]:
             continue
-        coefficients, of_rows = huber_regression(x[rows], table[np.ix_(rows, columns)])
+        coefficients, of_patients = huber_regression(x, table[np.ix_(rows, columns)], of)
         slopes[np.ix_(kept, columns)] = coefficients[1 : 1 + len(kept)]
-        for number, contrast in enumerate(kept):
-            of_patients = _by_group(of_rows[:, 1 + number], groups[rows], count)
-            influence[:, contrast, columns] = of_patients
-    freedom = len(np.unique(groups)) - x.shape[1]
-    return Slopes(pairs, slopes.ravel(), influence.reshape(count, -1), freedom)
+        influence[np.ix_(patients, kept, columns)] = of_patients[:, 1 : 1 + len(kept)]
+        freedom[:, columns] = len(patients) - x.shape[1]
+    return Slopes(pairs, slopes.ravel(), influence.reshape(count, -1), freedom.ravel())
 
 
 def huber_regression(
-    x: np.ndarray, y: np.ndarray, tuning: float = HUBER
+    x: np.ndarray, y: np.ndarray, groups: np.ndarray | None = None, tuning: float = HUBER
 ) -> tuple[np.ndarray, np.ndarray]:
     """Linear regressions in which large residuals count less.
 
     Args:
         x: (N, D) of full rank.
         y: (N, F).
+        groups: (N,) number of the patient, all of 0 to G - 1; each row its own where left out.
         tuning: residual, in robust SD (1.48 times the median absolute one), from which on a
             recording counts less; infinite for least squares.
 
     Returns:
-        (D, F) coefficients and (N, D, F) influence of each row on them, with the correction HC3.
+        (D, F) coefficients and (G, D, F) influence of each patient on them, with the correction
+        HC3 or CR3.
     """
     coefficients = np.linalg.lstsq(x, y, rcond=None)[0]
     pairs = (x[:, :, None] * x[:, None, :]).reshape(len(x), -1)  # (N, D * D)
@@ -169,22 +173,33 @@ def huber_regression(
         if not len(active):
             break
     residual = y - x @ coefficients
-    leverage = np.einsum("nd,nd->n", x @ np.linalg.inv(x.T @ x), x)
-    score = np.clip(residual, -limit, limit) / (1 - np.minimum(leverage, 0.99))[:, None]
+    score = np.clip(residual, -limit, limit)[:, None] * x[:, :, None]  # (N, D, F)
+    if groups is not None:
+        score, pairs_of = _by_group(score, groups), _by_group(pairs, groups)
+    else:
+        pairs_of = pairs
+    # A patient draws the fit to itself: its scores are made those of a fit without it. What hangs
+    # on one patient alone cannot be known without it, and gets a very wide interval.
+    whole = (x.T @ x)[None]
+    without = whole - (1 - 1e-9) * pairs_of.reshape(-1, *whole.shape[1:])
+    score = whole @ np.linalg.solve(without, score)
     inside = (np.abs(residual) <= limit).astype(np.float64)
-    inverse = np.linalg.pinv((inside.T @ pairs).reshape(-1, *2 * x.shape[1:]))  # (F, D, D)
-    return coefficients, (x @ inverse).transpose(1, 2, 0) * score[:, None]
+    inverse = np.linalg.pinv((inside.T @ pairs).reshape(-1, *whole.shape[1:]))  # (F, D, D)
+    return coefficients, np.einsum("fde,gef->gdf", inverse, score)
 
 
 def robust_means(values: np.ndarray, groups: np.ndarray, count: int) -> Slopes:
     """Huber's mean of each column of (N, M) values over patients; NaN values are left out."""
-    means, influence = np.full(values.shape[1], np.nan), np.zeros((count, values.shape[1]))
+    means, freedom = np.full((2, values.shape[1]), np.nan)
+    influence = np.zeros((count, values.shape[1]))
     for rows, columns in _same_rows(np.isfinite(values)):
-        if rows.sum() >= FEWEST:
+        patients, of = np.unique(groups[rows], return_inverse=True)
+        if len(patients) >= FEWEST:
             some = values[np.ix_(rows, columns)]
-            [means[columns]], of_rows = huber_regression(np.ones((len(some), 1)), some)
-            influence[:, columns] = _by_group(of_rows[:, 0], groups[rows], count)
-    return Slopes((), means, influence, len(np.unique(groups)) - 1)
+            [means[columns]], of_patients = huber_regression(np.ones((len(some), 1)), some, of)
+            influence[np.ix_(patients, columns)] = of_patients[:, 0]
+            freedom[columns] = len(patients) - 1
+    return Slopes((), means, influence, freedom)
 
 
 def _same_rows(known: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
@@ -195,10 +210,11 @@ def _same_rows(known: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
     return [(known[:, numbers[0]], np.array(numbers)) for numbers in columns.values()]
 
 
-def _by_group(values: np.ndarray, groups: np.ndarray, count: int) -> np.ndarray:
-    """Sums of (N, F) values over the rows of each group: (count, F)."""
-    sums = [np.bincount(groups, column, minlength=count) for column in values.T]
-    return np.stack(sums, axis=1)
+def _by_group(values: np.ndarray, groups: np.ndarray) -> np.ndarray:
+    """Sums of (N, ...) values over the rows of each group 0 to G - 1: (G, ...)."""
+    order = np.argsort(groups, kind="stable")
+    starts = np.searchsorted(groups[order], np.arange(groups.max() + 1))
+    return np.add.reduceat(values[order], starts, axis=0)
 
 
 def correlation_and_gain(
@@ -270,8 +286,19 @@ def _contrasts_of(condition: Condition, subjects: pd.DataFrame) -> dict[str, np.
 def _design(
     values: np.ndarray, owners: np.ndarray, groups: np.ndarray
 ) -> tuple[np.ndarray, list[int]]:
-    """(N, D): intercept, the contrasts that can be judged, and "unknown"; and which those are."""
-    columns, kept = [np.ones(len(values))], []
+    """(N, D): intercept, the contrasts that can be judged, and others; and which the former are.
+
+    A category of few patients counts as unknown; where it is the one that the others are compared
+    with, these are kept as adjustment only.
+    """
+    values = values.copy()
+    for owner in np.unique(owners):
+        of_owner = np.flatnonzero(owners == owner)
+        for number in of_owner if len(of_owner) > 1 else ():
+            rows = values[:, number] == 1
+            if len(np.unique(groups[rows])) < FEWEST:
+                values[np.ix_(rows, of_owner)] = np.nan
+    columns, kept, others = [np.ones(len(values))], [], []
     known = ~np.isnan(values)
     for number, (value, there) in enumerate(zip(values.T, known.T, strict=True)):
         levels = np.unique(value[there])
@@ -280,14 +307,17 @@ def _design(
         if len(levels) < 2 or few:
             continue
         column = np.where(there, value - value[there].mean(), 0)
-        if _adds(columns, column):
+        first = there & (values[:, owners == owners[number]] == 0).all(axis=1)
+        if (owners == owners[number]).sum() > 1 and len(np.unique(groups[first])) < FEWEST:
+            others.append(column)
+        elif _adds(columns, column):
             columns.append(column)
             kept.append(number)
     # Last: where two conditions are unknown in the same recordings, one column says so for both.
-    for owner in np.unique(owners):
-        unknown = 1.0 - known[:, owners == owner][:, 0]
-        if _adds(columns, unknown):
-            columns.append(unknown)
+    others += [1.0 - known[:, owners == owner][:, 0] for owner in np.unique(owners)]
+    for column in others:
+        if _adds(columns, column):
+            columns.append(column)
     return np.stack(columns, axis=1), kept
 
 

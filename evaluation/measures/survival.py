@@ -5,7 +5,8 @@ only, latent only, and both; beside them the model's own hazard head and, for si
 true log hazard. What is better than what is read from paired bootstrap intervals.
 
 Censoring is corrected by inverse probability weights (IPCW) from the Kaplan-Meier estimate of the
-censoring distribution in the training split: it must not depend on the conditions or the ECG.
+censoring distribution in the test split, since another cohort may be followed otherwise than the
+one of training: it must not depend on the conditions or the ECG.
 
 Dims: N subjects, W weightings (the sample as it is, then bootstrap draws), M times, P covariates.
 """
@@ -189,6 +190,7 @@ def survival_metrics(
     samples = _samples(risks, train, test, horizons, weights)
 
     metrics = {"test_subjects": len(test), "test_events": int(test.event.sum())}
+    metrics["test_patients"] = len(np.unique(test.patients))
     if share := tied_share(test.time, test.event):
         metrics["tied_share"] = share
     metrics["conditions_imputed"] = imputed
@@ -229,7 +231,7 @@ def _samples(
     weights: np.ndarray,
 ) -> dict[str, np.ndarray]:
     """(W,) values of each measure of each model and of each difference."""
-    censoring = censoring_survival(train.time, train.event)
+    censoring = censoring_survival(test.time, test.event)
     grid = np.linspace(0, horizons[-1], GRID + 1)
     null = KaplanMeierFitter().fit(train.time, train.event).predict(grid).to_numpy()
     null = _integrated_brier(null, grid, test, censoring, weights)

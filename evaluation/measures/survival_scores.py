@@ -12,6 +12,7 @@ import numpy as np
 
 PAIRS_PER_CHUNK = 2**24  # 64 MB in float32
 STEPS = 40  # of Newton's method; it converges in about 6
+FAR = 1e-2  # SD of x: a step as long after all these leads to no maximum
 
 
 def concordance(
@@ -143,8 +144,9 @@ def weighted_cox(
 
     Returns:
         Coefficients (W, P), and the cumulative hazard (W,) up to the horizon of a subject at the
-        (unweighted) mean of x. A coefficient is 0 where x does not vary. Ties, with weights, are
-        those of `model.cox.cox_partial_likelihood` and R's `coxph`.
+        (unweighted) mean of x. A coefficient is 0 where x does not vary, NaN without an event or
+        where there is no maximum: x tells all events from those who outlive them. Ties, with
+        weights, are those of `model.cox.cox_partial_likelihood` and R's `coxph`.
     """
     order = np.argsort(-time, kind="stable")
     time, died, weights = time[order], event[order] > 0, weights[:, order]
@@ -243,6 +245,8 @@ def _newton(
         # or with one subject far out, a full step overshoots.
         newton = np.clip(np.linalg.solve(information, score[:, :, None])[:, :, 0], -1, 1)
         step = np.where(uphill[:, None], newton, step / 2)
+    found = (np.abs(step).max(axis=1) < FAR) & drawn.any(axis=1)
+    beta = np.where(found[:, None], beta, np.nan)
     return beta, drawn * ties.mean(1 / total) if ties else drawn / total
 
 

@@ -107,8 +107,8 @@ def latent_in_use(m: Section) -> Iterable[Finding]:
     if distant:
         yield Finding(
             f"The codes of test subjects do not have mean 0 and SD 1 in {_listed(distant)}, as "
-            "those of training subjects have: chance of few test subjects, or codes that fit the "
-            "training ones better.",
+            "those of training subjects have: chance of few test subjects, codes that fit the "
+            "training ones better, or test subjects of another kind.",
             True,
         )
 

@@ -68,7 +68,7 @@ def write_page(
 
 def _counts(cohort: Cohort) -> list[Table]:
     """Recordings by format, and those left out by reason."""
-    excluded = cohort.excluded
+    excluded = _excluded(cohort)
     tables = []
     if "format" in cohort.subjects:
         used = cohort.subjects["format"].value_counts()
@@ -85,6 +85,11 @@ def _counts(cohort: Cohort) -> list[Table]:
     return [*tables, *([Table(["reason", "recordings"], rows, title="Left out")] if rows else [])]
 
 
+def _excluded(cohort: Cohort) -> pd.DataFrame:
+    """With the details that some sources do not have."""
+    return cohort.excluded.reindex(columns=["subject_id", "reason", "detail"]).fillna("")
+
+
 def _shown(subjects: pd.DataFrame) -> list[str]:
     columns = [name for name in subjects if name not in (*NOT_SHOWN, *SHOWN)]
     many = [
@@ -93,7 +98,7 @@ def _shown(subjects: pd.DataFrame) -> list[str]:
         if subjects[name].notna().any()
         and (pd.api.types.is_numeric_dtype(subjects[name]) or subjects[name].nunique() <= 12)
     ]
-    return [*many, *(name for name in SHOWN if subjects[name].notna().any())]
+    return [*many, *(name for name in SHOWN if name in subjects and subjects[name].notna().any())]
 
 
 def _summary(subjects: pd.DataFrame, units: Mapping[str, str]) -> Table:
@@ -127,10 +132,9 @@ def _beats(cohort: Cohort, seed: int) -> list[Picture]:
     for row in rows.tolist():
         one = cohort.subjects.iloc[row]
         age = "age unknown" if pd.isna(one.get("age")) else f"{one['age']:g} years"
-        sex = one.get("sex")
-        title = (
-            f"{age}, {'sex unknown' if pd.isna(sex) else sex}, {one['heart_rate']:.0f} per minute"
-        )
+        sex, rate = one.get("sex"), one.get("heart_rate")
+        title = f"{age}, {'sex unknown' if pd.isna(sex) else sex}"
+        title += "" if pd.isna(rate) else f", {rate:.0f} per minute"
         ecg = np.asarray(cohort.ecg[row])
         recorded = {"leads": cohort.leads, "sampling_rate": cohort.sampling_rate}
         figure = plot_ecg(ecg, title=title, **recorded, unit=cohort.unit)
@@ -139,7 +143,7 @@ def _beats(cohort: Cohort, seed: int) -> list[Picture]:
 
 
 def _duplicates(cohort: Cohort) -> list[Table]:
-    excluded = cohort.excluded
+    excluded = _excluded(cohort)
     copies = excluded[excluded["reason"].str.startswith(COPY)][["subject_id", "detail"]]
     copies.columns = ["left out", "is a copy of"]
     equal = cohort.equal_recordings()[["subject_id", "patient_id", "equal_to", "its_patient"]]

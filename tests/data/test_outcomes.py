@@ -41,9 +41,12 @@ def test_outcomes_are_joined_by_recording_whatever_the_order(file):
     assert "time" not in cohort.subjects
 
 
-def test_outcomes_of_a_patient_go_to_all_recordings_of_the_patient(file):
+def test_outcomes_of_a_patient_go_to_all_recordings_of_the_patient_and_it_is_said(file, capsys):
     joined = join_outcomes(make_cohort(), write(file, "patient_id,time,event\nq,2,1\nr,3,0\n"))
     np.testing.assert_array_equal(joined.subjects["time"], [np.nan, 2, 2, 3])
+    assert "1 of them have several recordings: each gets the same time" in capsys.readouterr().out
+    join_outcomes(make_cohort(), write(file, "patient_id,time,event\np,2,1\nr,3,0\n"))
+    assert not capsys.readouterr().out
 
 
 def test_recordings_that_the_table_lacks_and_empty_fields_have_no_outcome(file):

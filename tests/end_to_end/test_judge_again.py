@@ -16,13 +16,15 @@ from data.conditions import ConditionError
 from data.synthetic import simulate
 from evaluation.__main__ import main, parse
 from evaluation.again import judge_again
+from evaluation.external import _classes
+from evaluation.judge import SAME_SOURCE
 from tests.eager import train_eagerly
 from tests.fresh_process import run_fresh
 from tests.sparing import judge_sparingly
 from train import parse as parse_training
 from train import train
 from training.run_folder import RunError, find_run, open_run
-from training.setup import build_model, counts, open_data
+from training.setup import build_model, counts, open_data, with_targets
 from vae import VAE
 
 SMALL = [
@@ -80,7 +82,12 @@ def quickly(monkeypatch):
     """Where the numbers do not matter: what `evaluate` was called with, by call."""
     calls = []
     judged = {"reconstruction": {"mae_uv": 1.0}}, {}
-    monkeypatch.setattr("evaluation.evaluate", lambda *call: calls.append(call) or judged)
+
+    def evaluate(*call, without):
+        calls.append((*call, without))
+        return judged
+
+    monkeypatch.setattr("evaluation.evaluate", evaluate)
     return calls
 
 
@@ -162,7 +169,7 @@ def test_results_elsewhere_leave_the_run_as_it_is(work, quickly):
 def test_a_judgement_that_fails_midway_loses_nothing(work, quickly, monkeypatch, stops):
     before = files_of(work / "runs")
 
-    def broken(folder, *_):
+    def broken(folder, *_, **__):
         if isinstance(folder, Path):
             (folder / "figures").mkdir()
             (folder / "metrics.json").write_text("{")
@@ -296,7 +303,8 @@ def test_ecgs_that_were_trained_on_are_left_out_of_another_cohort(work, quickly,
     Cohort(ecg, cohort.subjects, "mixed").save("mixed")
     folder = judge_again("plain", DataConfig(source="prepared", path=Path("mixed")), FEW)
     assert "6 ECGs of mixed are training or validation ECGs of this run" in capsys.readouterr().out
-    [(_, split, *_)] = quickly
+    [(_, split, *_, without)] = quickly
+    assert without == SAME_SOURCE
     assert split.test.subjects["subject_id"].tolist() == cohort.subjects["subject_id"][6:].tolist()
     data = sections_of(folder)["data"]
     assert data["test_recordings"] == 24
@@ -333,6 +341,10 @@ def test_a_condition_that_the_cohort_lacks_is_unknown_to_the_model(work, capsys)
     assert sections["reconstruction"]["mean_beat_mae_uv"] == pytest.approx(baseline, rel=1e-4)
     assert "probe_r2_age" in sections["latent"]
     assert "probe_auc_sex" not in sections["latent"]
+    # What would tell only how the cohorts differ.
+    assert {"realism", "adherence"} <= sections.keys()
+    assert not {"privacy", "utility"} & sections.keys()
+    assert not [name for name in sections["adherence"] if name.startswith("recovery_")]
 
 
 def test_conditions_leads_and_lengths_that_do_not_fit_are_named(work):
@@ -362,6 +374,26 @@ def test_a_head_is_judged_on_the_same_classes_and_on_no_others(work, quickly):
     assert (own["target"] == (own["smoker"] == "yes")).all()
 
 
+def test_classes_of_another_cohort_are_numbered_as_those_of_the_run():
+    cohort, config = simulate(60, 0), Config()
+    config = dataclasses.replace(
+        config, model=dataclasses.replace(config.model, task="multiclass", target="rhythm")
+    )
+    rhythms = np.array(["a", "b", "c", "d"] * 15, object)
+    cohort.subjects = cohort.subjects.assign(rhythm=rhythms)
+    own = with_targets(cohort, config.model).split(0.2, 0.3, 0)
+    classes = _classes(config, own)
+    assert classes == ["a", "b", "c", "d"]
+    other = simulate(20, 5)
+    other.subjects = other.subjects.assign(rhythm=["d", "b"] * 10)  # lacks two
+    found = with_targets(other, config.model, classes).subjects["target"]
+    assert found.tolist() == [3, 1] * 10
+    other.subjects = other.subjects.assign(rhythm=["d", "e"] * 10)
+    with pytest.raises(CohortError, match=r"Expected the classes \['a', 'b', 'c', 'd'\].*'e'"):
+        with_targets(other, config.model, classes)
+    assert _classes(Config(), own) is None
+
+
 # --- a model without its run --------------------------------------------------------------------
 
 
@@ -374,6 +406,7 @@ def test_a_bare_model_is_judged_on_the_test_split_of_a_cohort_and_says_so(work, 
     shown = capsys.readouterr().out
     assert "judged on the test split of simulated" in shown
     assert "12 recordings. Whether it was trained on some of them is not known" in shown
+    assert quickly[0][-1] == ("privacy",)
     expected, received = Cohort.open("clinic").split(0.1, 0.3, 4), quickly[0][1]
     for name in ("train", "test"):
         ids = [

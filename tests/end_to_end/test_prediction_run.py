@@ -192,6 +192,19 @@ def test_a_part_of_a_single_patient_is_refused_before_training(name):
         check_split(split, ModelConfig())
 
 
+def test_events_after_the_follow_up_of_training_are_none_to_judge_by():
+    split = COHORT.split(0.2, 0.25)
+    settings = ModelConfig(task="cox")
+    end = split.train.subjects["time"].max()
+    subjects = split.test.subjects
+    early = subjects.index[subjects["event"] == 1][0]
+    subjects["time"] = np.where(subjects["event"] == 1, end + 0.1, end + 0.2)
+    with pytest.raises(CohortError, match="The test part .* no event within the follow-up of tra"):
+        check_split(split, settings)
+    subjects.loc[early, "time"] = end - 0.1
+    check_split(split, settings)
+
+
 def test_an_event_that_nobody_outlives_is_no_event_to_judge_by():
     split = COHORT.split(0.2, 0.25)
     subjects = split.test.subjects

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 
+from data.synthetic import simulate
 from evaluation import folder as program
 from tests import recording_files as files
 from tests.data.test_recordings import ONE, other, put
@@ -107,3 +108,21 @@ def test_a_mistake_is_one_line(arguments, message, capsys, tmp_path, monkeypatch
     error = capsys.readouterr().err
     assert message in error
     assert error.count("\n") == 1
+
+
+def test_beats_of_which_no_heart_rate_is_known_have_a_page_too(tmp_path, monkeypatch):
+    cohort = simulate(30, 1)
+    cohort.subjects = cohort.subjects[["subject_id", "patient_id", "age", "sex"]]
+    cohort.save(tmp_path / "hospital")
+    monkeypatch.chdir(tmp_path)
+    program.main(["hospital", "--data.source", "prepared"])
+    text = words((tmp_path / "recordings.html").read_text("utf-8"))
+    assert len(re.findall("sim-0000[0-9]{2}", text)) == 12  # beats
+    assert "heart_rate" not in text
+
+
+def test_settings_are_refused_as_training_refuses_them(tmp_path, capsys):
+    (tmp_path / "empty").write_bytes(b"")
+    with pytest.raises(SystemExit):
+        program.main([str(tmp_path), "--data.outcomes", str(tmp_path / "none.csv")])
+    assert "none.csv is not there" in capsys.readouterr().err

@@ -247,3 +247,66 @@ def test_robust_means_and_sds_shrug_off_outliers():
     means = robust_means(values, np.arange(3000), 3000)
     np.testing.assert_allclose(means.value, 5, atol=0.2)
     np.testing.assert_allclose(means.error, 2 / np.sqrt(3000), rtol=0.2)
+
+
+@pytest.mark.parametrize("women", [1, 4, 9])
+def test_a_slope_needs_enough_patients_in_whom_the_feature_was_found(women):
+    subjects, rng = people(300), np.random.default_rng(3)
+    feature = rng.standard_normal(300)
+    of_sex = {sex: np.flatnonzero(subjects["sex"] == sex) for sex in ("male", "female")}
+    found = np.concatenate([of_sex["male"][:60], of_sex["female"][:women]])
+    table = pd.DataFrame({"p": np.where(np.isin(np.arange(300), found), feature, np.nan)})
+    slopes, value = fit(table, subjects, SEX, AGE)
+    assert np.isnan(value["sex", "p"])
+    assert np.isfinite(value["age", "p"])
+    assert slopes.freedom.tolist() == [len(found) - 2] * 2
+
+
+def test_a_patient_of_many_recordings_makes_no_effect():
+    """One of twelve women with twenty recordings, and no effect: 57% were called one before."""
+    clear = []
+    for seed in range(100):
+        rng = np.random.default_rng(seed)
+        person = np.concatenate([np.arange(112), np.full(19, 111)])
+        subjects = pd.DataFrame({"sex": np.where(person < 100, "male", "female")})
+        subjects["patient_id"] = person
+        feature = rng.standard_normal(112)[person] + 0.3 * rng.standard_normal(len(person))
+        clear += fit(pd.DataFrame({"r": feature}), subjects, SEX)[0].clear.tolist()
+    assert np.mean(clear) < 0.2
+
+
+def test_the_influence_of_a_patient_is_what_leaving_out_all_recordings_does():
+    x, rng = design(400)
+    groups = np.arange(400) // 4
+    y = x @ [1, 2, 3] + rng.standard_t(3, 100)[groups] + rng.standard_normal(400)
+    coefficients, influence = one_regression(x, y, groups=groups)
+    for patient in range(0, 100, 10):
+        others = groups != patient
+        without = one_regression(x[others], y[others])[0]
+        np.testing.assert_allclose(coefficients - without, influence[patient], atol=6e-3)
+
+
+def test_a_rare_category_is_unknown_and_without_the_first_nothing_is_compared():
+    rng = np.random.default_rng(0)
+
+    def slopes_of(**counts):
+        centre = np.repeat(list(counts), list(counts.values()))
+        height = pd.Series(centre).map({"a": 0.0, "b": 1.0, "c": 3.0}) + 0.1 * rng.normal(
+            size=len(centre)
+        )
+        subjects = pd.DataFrame({"centre": centre, "patient_id": np.arange(len(centre))})
+        return fit(pd.DataFrame({"r": height}), subjects, CENTRE)[1]
+
+    found = slopes_of(a=100, b=100, c=9)
+    assert found["centre_b", "r"] == pytest.approx(1, abs=0.05)
+    assert np.isnan(found["centre_c", "r"])
+    for few in ({"b": 100, "c": 100}, {"a": 9, "b": 100, "c": 100}):
+        assert np.isnan(list(slopes_of(**few).values())).all()
+    assert np.isfinite(list(slopes_of(a=50, b=50, c=50).values())).all()
+
+
+def test_degrees_of_freedom_count_patients():
+    many = pd.concat([people(60)] * 3, ignore_index=True)
+    table = pd.DataFrame({"qrs": np.random.default_rng(0).normal(size=180)})
+    assert fit(table, many, AGE, SEX)[0].freedom.tolist() == [60 - 3] * 2
+    assert robust_means(table.to_numpy(), np.arange(180) % 60, 60).freedom.tolist() == [59]

@@ -167,6 +167,36 @@ def test_brier_score_under_censoring_estimates_the_one_without():
     np.testing.assert_allclose(found.mean(axis=0), complete.mean(axis=0), atol=0.01)
 
 
+def test_a_cohort_that_was_followed_otherwise_than_training_is_judged_as_if_followed_throughout():
+    rng = np.random.default_rng(21)
+
+    def followed(n, end):
+        score = rng.standard_normal(n)
+        time = rng.exponential(8 * np.exp(-score))
+        table, latent = pd.DataFrame({"x": score}), np.zeros((n, 1))
+        observed, event = np.minimum(time, end), time <= end
+        return SurvivalSplit(table, latent, observed, event, score), time
+
+    train, _ = followed(2000, rng.exponential(4, 2000))
+    test, time = followed(2000, rng.uniform(0, 8, 2000))
+    found = survival_metrics(train, test, exponential_baseline(), [2.0, 6.0], draws=2)
+    complete = replace(test, time=np.minimum(time, 7), event=time <= 7)
+    truth = survival_metrics(train, complete, exponential_baseline(), [2.0, 6.0], draws=2)
+    for name in ("model_ibs", "kaplan_meier_ibs", "model_c_uno", "model_auc_1", "model_auc_2"):
+        assert found[name] == pytest.approx(truth[name], abs=0.012), name
+
+
+def test_without_a_maximum_or_an_event_a_regression_has_no_coefficient():
+    x, time = np.arange(40.0), np.arange(40.0, 0, -1)  # the five highest have the event, in order
+    event, weights = x > 34, np.ones((2, 40))
+    weights[1, event] = 0
+    coefficients, _ = weighted_cox(x[:, None], time, event, weights, 10.0)
+    assert np.isnan(coefficients).all()
+    event[3], time[3] = True, 5  # one of low risk, too
+    coefficients, _ = weighted_cox(x[:, None], time, event, weights, 10.0)
+    assert np.isfinite(coefficients[0]).all()
+
+
 def test_weighted_cox_regression_equals_lifelines():
     log_hazard, time, event = outcomes(9, 200)
     random = np.random.default_rng(10)
@@ -299,7 +329,7 @@ def test_models_are_those_of_lifelines(splits, metrics):
 
 def test_uno_auc_and_brier_of_the_head_are_those_of_double_loops(splits, metrics):
     train, test = splits
-    times, g = censoring_survival(train.time, train.event)
+    times, g = censoring_survival(test.time, test.event)
     weight = np.zeros(len(test))
     for row in np.flatnonzero(test.event):
         earlier = times < test.time[row]
@@ -472,6 +502,25 @@ def test_kaplan_meier_figure_shows_numbers_at_risk_and_the_log_rank_p():
     p = multivariate_logrank_test(time, np.arange(300) % 2, event).p_value
     figure = plot_kaplan_meier(time, event, np.arange(300) % 2, labels=["even", "odd"])
     assert f"p = {p:.2g}" in figure.axes[0].get_title(loc="left")
+
+
+def test_kaplan_meier_figure_counts_patients_and_names_groups_by_the_limits_of_training():
+    log_hazard, time, event = outcomes(13, 60)
+    low = np.repeat([0, 1], 30)  # nobody in the highest third
+    names = "low", "middle", "high"
+    alone = plot_kaplan_meier(time, event, low, names)
+    nine = (np.repeat(part, 9) for part in (time, event, low))
+    often = plot_kaplan_meier(*nine, names, patients=np.repeat(np.arange(60), 9))
+    labels = [
+        [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
+        for figure in (alone, often)
+    ]
+    assert labels[0] == labels[1]
+    assert [label.split(" ")[0] for label in labels[0]] == ["low", "middle"]
+    bands = [figure.axes[0].collections[0].get_paths()[0].vertices for figure in (alone, often)]
+    np.testing.assert_allclose(*bands)
+    one = plot_kaplan_meier(time, event, np.zeros(60, int), names)
+    assert "nan" not in one.axes[0].get_title(loc="left")
 
 
 def test_calibration_and_individual_figures_draw_what_they_are_given():
