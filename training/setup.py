@@ -241,7 +241,7 @@ def check_split(split: Split, settings: ModelConfig) -> None:
         elif kind == "survival":
             time, event = part.subjects["time"], part.subjects["event"] > 0
             good, lacks = time[event].min() < time.max(), "has no event that another outlives"
-            if name == "test" and time[event].min() >= split.train.subjects["time"].max():
+            if good and name == "test" and time[event].min() >= split.train.subjects["time"].max():
                 good, lacks = False, "has no event within the follow-up of training"
         else:
             good, lacks = part.subjects["target"].nunique() > 1, "has only one class"
