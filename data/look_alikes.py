@@ -9,7 +9,8 @@ from collections.abc import Iterable
 def look_alike(expected: Iterable[str], columns: Iterable[object]) -> tuple[str, object] | None:
     """The first expected name that is not there, but stands there written otherwise.
 
-    Capitals, spaces around or within it, dashes and byte-order marks make no other name.
+    Capitals, spaces, dashes, underscores and byte-order marks make no other name: `PatientID` is
+    `patient_id`.
 
     Args:
         expected: names that mean something; those that `columns` hold are found already.
@@ -27,4 +28,4 @@ def look_alike(expected: Iterable[str], columns: Iterable[object]) -> tuple[str,
 
 
 def _plain(name: object) -> str:
-    return re.sub(r"[\s_-]+", "_", str(name).replace("\ufeff", "").strip().casefold())
+    return re.sub(r"[\s_\ufeff-]+", "", str(name)).casefold()

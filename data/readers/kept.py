@@ -69,6 +69,11 @@ class Part:
         """Whether it is a prepared folder."""
         return self.file.name == INDEX
 
+    def damaged(self) -> list[str]:
+        """Keys of recordings that could not be read, and did not cost too much either."""
+        pairs = zip(self.keys, self.texts, strict=True)
+        return [key for key, (reason, *_) in pairs if reason.startswith(f"{UNREADABLE} (")]
+
     def ecg(self) -> np.ndarray | Rows:
         """(beats, 12, 400)."""
         if self.finished:

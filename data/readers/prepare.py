@@ -6,8 +6,9 @@ shard is written whole as it finishes, so the same command after an interruption
 on where it stopped. The finished shards become one prepared folder, which `Cohort.open` maps into
 memory. Its name carries a fingerprint of all that determines the result: other settings give
 another folder, never a stale one. Beats that an earlier folder of the same reader has are taken
-from there: after a change of the table only recordings that are new to it are read. A change inside
-the recordings themselves is not noticed unless `records` tell of it: delete the folder then.
+from there: after a change of the table only recordings that are new to it are read. What could not
+be read is tried again each time; once one of them gives a beat, the folder is put together anew. A
+change inside the others is not noticed unless `records` tell of it: delete the folder then.
 
 This module and the readers import no TensorFlow: worker processes start afresh ("spawn"; a fork of
 a process that has TensorFlow running may hang) and import only what is named here.
@@ -39,10 +40,12 @@ from data.beats import Beat, BeatError, Strip, median_beat
 from data.cohort import FORMAT_VERSION, LEADS, SAMPLES, Cohort, CohortError, checked_subjects
 from data.ownership import owned
 from data.readers.kept import (
+    INDEX,
     QUALITY,
     UNREADABLE,
     Kept,
     Outcome,
+    Part,
     finished_parts,
     unfinished_parts,
     write_index,
@@ -128,16 +131,16 @@ def prepare(
     tables = [table.to_csv(index=False) for table in (subjects, unread)]
     slug = "".join(c if c.isalnum() else "-" for c in source.lower()).strip("-")
     folder = Path(cache) / f"{slug}-{_digest(reader, *tables, *keys)[:12]}"
-    if (folder / "cohort.json").is_file():
+    wanted = {
+        key: record
+        for key, record, reason in zip(keys, records, unread["reason"], strict=True)
+        if not reason
+    }
+    if _finished(folder, wanted, read):
         return Cohort.open(folder)
     scratch = Path(cache) / f"{slug}-{reader[:12]}"
     with owned(scratch, wait=True):
-        if not (folder / "cohort.json").is_file():  # by the one who was waited for
-            wanted = {
-                key: record
-                for key, record, reason in zip(keys, records, unread["reason"], strict=True)
-                if not reason
-            }
+        if not _finished(folder, wanted, read):  # by the one who was waited for
             try:
                 earlier, shards = finished_parts(Path(cache), slug, reader), scratch / "shards"
                 shards.mkdir(parents=True, exist_ok=True)
@@ -147,7 +150,12 @@ def prepare(
                     parts = _shards(pending, shards, shard_size, reader)
                     _run(parts, read, workers, progress, source, len(wanted))
                     kept = Kept([*earlier, *unfinished_parts(shards)])
-                _assemble(kept, keys, subjects, unread, folder, source, reader, scratch, unit)
+                made = scratch / "made"  # what is left of an interrupted one is found, and goes
+                shutil.rmtree(made, ignore_errors=True)
+                _assemble(kept, keys, subjects, unread, made, source, reader, scratch, unit)
+                if folder.exists():  # unfinished, or with less in it
+                    shutil.rmtree(folder)
+                made.rename(folder)
             except OSError as error:
                 raise CohortError(
                     f"The prepared cohort cannot be written to {folder}: {error}. Free space, or "
@@ -155,6 +163,18 @@ def prepare(
                 ) from error
             shutil.rmtree(scratch, ignore_errors=True)
     return Cohort.open(folder)
+
+
+def _finished(folder: Path, wanted: Mapping[str, Any], read: Read) -> bool:
+    """Whether a folder is prepared, and nothing that was unreadable then can be read now.
+
+    A file may be there by now, or the disk be well again. What cost too much time or memory would
+    cost it again, and is not tried.
+    """
+    if not (folder / "cohort.json").is_file():
+        return False
+    again = Part(folder / INDEX).damaged() if (folder / INDEX).is_file() else []
+    return all(_outcome(wanted[key], read).ecg is None for key in again if key in wanted)
 
 
 def _checked(
@@ -358,7 +378,7 @@ def _assemble(
         shutil.rmtree(scratch)  # the cause may be mended before the next try
         raise CohortError(_nothing_left(excluded, source))
     folder.mkdir(parents=True, exist_ok=True)
-    joined = folder / f"joined.{os.getpid()}.npy"
+    joined = folder / "joined.npy"
     try:
         found = kept.beats([key for key, good in zip(keys, beat, strict=True) if good])
         write_array(joined, (int(beat.sum()), len(LEADS), SAMPLES), found)

@@ -29,6 +29,8 @@ def test_what_makes_no_other_name(name):
     assert look_alike(["age", "sex"], ["age", name]) == ("sex", name)
     assert look_alike(["age", "sex"], ["age", "sex", name]) is None
     assert look_alike(["lv_mass"], ["LV mass"]) == look_alike(["lv_mass"], ["LV mass", 3])
+    for other in ("PatientID", "patientid", "patient-Id", "_patient__id"):
+        assert look_alike(["patient_id"], ["age", other]) == ("patient_id", other)
 
 
 @pytest.mark.parametrize("name", ["sexes", "sex2", "age_at_sex", 3, None])
@@ -67,14 +69,17 @@ def test_another_cohort_with_a_look_alike_is_not_judged_as_unknown(name):
         fitting(model, other)
 
 
-@pytest.mark.parametrize("name", ["Patient_ID", "patient id", "patient_id ", "\ufeffpatient_id"])
+@pytest.mark.parametrize(
+    "name", ["Patient_ID", "patient id", "patient_id ", "\ufeffpatient_id", "PatientID"]
+)
 def test_patients_under_a_look_alike_are_not_divided_by_the_split(tmp_path, name):
     subjects = COHORT.subjects.assign(patient_id="p").rename(columns={"patient_id": name})
     with pytest.raises(CohortError, match="Expected a column 'patient_id' in the subjects"):
         Cohort(COHORT.ecg, subjects)
-    np.savez(tmp_path / "all.npz", ecg=COHORT.ecg, **{"Subject_ID": np.arange(30)})
-    with pytest.raises(CohortError, match="Expected a column 'subject_id' in .*all.npz"):
-        load_cohort(DataConfig(source="arrays", path=tmp_path / "all.npz"))
+    for alike in ("Subject_ID", "SubjectID"):
+        np.savez(tmp_path / "all.npz", ecg=COHORT.ecg, **{alike: np.arange(30)})
+        with pytest.raises(CohortError, match="Expected a column 'subject_id' in .*all.npz"):
+            load_cohort(DataConfig(source="arrays", path=tmp_path / "all.npz"))
 
 
 def test_outcomes_under_look_alikes_are_refused(tmp_path):

@@ -25,6 +25,7 @@ class Simulated:
     log: str
     refused: tuple[int, ...] = ()
     broken: tuple[int, ...] = ()
+    costly: tuple[int, ...] = ()
     seconds: float = 0.0
 
     def __call__(self, number):
@@ -33,6 +34,8 @@ class Simulated:
         time.sleep(self.seconds)
         if number in self.refused:
             raise BeatError("lead V1 is flat")
+        if number in self.costly:
+            raise BeatError("unreadable within 30 s")
         if number in self.broken:
             raise KeyError("no such thing")
         return Strip(rhythm_strip(seconds=5, noise=0.01, seed=number), 500)
@@ -88,6 +91,27 @@ def test_a_second_call_reads_nothing(tmp_path):
     again = run(tmp_path)
     assert len(log(tmp_path)) == 10
     pd.testing.assert_frame_equal(first.subjects, again.subjects)
+
+
+def test_what_was_unreadable_is_tried_again_and_added_once_it_can_be_read(tmp_path):
+    few = run(tmp_path, broken=(2, 5), refused=(7,))
+    before = few.ecg.copy()
+    same = run(tmp_path, broken=(2, 5), refused=(7,))  # nothing is mended, nothing is written
+    assert [number for number, _ in log(tmp_path)][10:] == ["2", "5"]
+    assert same.ecg.filename == few.ecg.filename
+    cohort = run(tmp_path, broken=(2,))
+    assert list(cohort.excluded["subject_id"]) == ["s2", "s7"]  # a refusal is final
+    assert list(cohort.excluded["reason"]) == ["unreadable (KeyError)", "lead V1 is flat"]
+    np.testing.assert_array_equal(np.delete(cohort.ecg, 4, axis=0), before)
+    np.testing.assert_array_equal(few.ecg, before)  # who has it open keeps what it was
+    assert list(run(tmp_path).subjects["subject_id"]) == [f"s{k}" for k in range(10) if k != 7]
+    assert len(list((tmp_path / "cache").iterdir())) == 1
+
+
+def test_what_cost_too_much_is_not_tried_again(tmp_path):
+    run(tmp_path, costly=(3,))
+    assert len(run(tmp_path)) == 9
+    assert len(log(tmp_path)) == 10
 
 
 def test_other_settings_are_prepared_anew(tmp_path):
@@ -151,6 +175,25 @@ def test_an_interruption_while_the_cohort_is_put_together_is_mended(tmp_path, mo
             run(tmp_path)
     assert len(run(tmp_path)) == 10
     assert len(log(tmp_path)) == 10
+
+
+def test_a_preparation_killed_while_it_is_put_together_leaves_nothing_behind(tmp_path):
+    command = (
+        f"import os, sys; sys.path.insert(0, {str(ROOT)!r})\n"
+        "from pathlib import Path\n"
+        "from data.cohort import Cohort\n"
+        "from tests.data.test_prepare import run\n"
+        "Cohort.save = lambda *_: os._exit(0)\n"
+        f"run(Path({str(tmp_path)!r}))\n"
+    )
+    subprocess.run([sys.executable, "-c", command], check=True)
+    assert list((tmp_path / "cache").rglob("joined*"))
+    assert len(run(tmp_path)) == 10
+    assert len(log(tmp_path)) == 10
+    [folder] = (tmp_path / "cache").iterdir()
+    assert sorted(file.name for file in folder.iterdir()) == [
+        *("cohort.json", "ecg.npy", "excluded.csv", "recordings.npz", "subjects.csv")
+    ]
 
 
 def test_a_killed_preparation_leaves_no_process_and_continues(tmp_path):
