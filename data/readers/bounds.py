@@ -16,47 +16,56 @@ from data.readers.kept import UNREADABLE
 from data.strips import BeatError
 
 MAX_BYTES = 64 * 2**20  # of a file; ten minutes of 12 leads at 2 kHz have 29 MB
-SECONDS = 30  # to read one; the slowest of the formats needs 0.1
+SECONDS = 30  # of the processor, to read one; the slowest of the formats needs 0.1
+# By the clock, for what waits instead of working: a busy machine is no fault of the file.
+PATIENCE = 600
 MEMORY = 2**30  # bytes beyond what the process had
 
 
 class _TooLong(BaseException):
-    """No `Exception`: libraries would take it for a damaged file and say so."""
+    """After how many seconds; no `Exception`: libraries would take it for a damaged file."""
 
 
 @contextmanager
 def bounded() -> Iterator[None]:
-    """Ends what takes longer than `SECONDS`, or more than `MEMORY`.
+    """Ends what takes longer than `SECONDS` or `PATIENCE`, or more than `MEMORY`.
 
     Raises:
         BeatError: it did.
     """
     try:
-        with _memory_limit(MEMORY), _time_limit(SECONDS):
+        with _memory_limit(MEMORY), _time_limit():
             yield
     except _TooLong as error:
-        raise BeatError(f"{UNREADABLE} within {SECONDS:g} s") from error
+        raise BeatError(f"{UNREADABLE} within {error.args[0]:g} s") from error
     except MemoryError as error:
         raise BeatError(f"{UNREADABLE} within {MEMORY / 2**30:g} GB of memory") from error
 
 
 @contextmanager
-def _time_limit(seconds: float) -> Iterator[None]:
+def _time_limit() -> Iterator[None]:
     main = threading.current_thread() is threading.main_thread()
     if not (main and hasattr(signal, "setitimer")):
         yield
         return
+    limits = {
+        signal.SIGPROF: (signal.ITIMER_PROF, SECONDS),
+        signal.SIGALRM: (signal.ITIMER_REAL, PATIENCE),
+    }
 
-    def stop(*_: object) -> None:
-        raise _TooLong
+    def stop(number: int, _: object) -> None:
+        raise _TooLong(limits[number][1])
 
-    before = signal.signal(signal.SIGALRM, stop)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
+    before = {number: signal.signal(number, stop) for number in limits}
+    for timer, seconds in limits.values():
+        signal.setitimer(timer, seconds)
     try:
         yield
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
+        for timer, _ in limits.values():
+            signal.setitimer(timer, 0)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @contextmanager

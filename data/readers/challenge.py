@@ -19,7 +19,7 @@ import numpy as np
 from data.readers.exports import Export, checked_strip, standard_lead
 from data.readers.person import Person, person
 from data.readers.ptbxl import WfdbReader
-from data.readers.wfdb16 import MISSING, as_written, compare_checksums
+from data.readers.wfdb16 import MISSING, as_written, check_gains, compare_checksums
 from data.strips import MILLIVOLTS, BeatError, Strip, plain_unit
 
 _COMMENT = re.compile(r"#\s*(age|sex|dx)\s*:\s*(.*)", re.IGNORECASE)
@@ -44,7 +44,9 @@ def read_challenge(file: Path) -> Export:
     frames = [_SAMPLES_PER_FRAME.match(line) for line in fields[1:]]
     if len({frame[1] if frame else "1" for frame in frames}) > 1:
         raise BeatError("leads with different sampling rates")
-    strip = _matlab5(file) or WfdbReader(str(file.parent))(file.stem)
+    own = file.with_suffix(".mat")  # another file of this name is of something else
+    named = {line.split()[0] for line in fields[1:]} == {own.name}
+    strip = (named and _matlab5(file)) or WfdbReader(str(file.parent))(file.stem)
     names = [standard_lead(name) for name in strip.leads]
     rows = [row for row, name in enumerate(names) if name is not None]
     chosen = tuple(names[row] for row in rows)
@@ -74,6 +76,7 @@ def _matlab5(header: Path) -> Strip | None:
     import wfdb  # here: every worker would import both, and few records need them
     from scipy.io import loadmat
 
+    check_gains(header.with_suffix(""))
     known = wfdb.rdheader(str(header.with_suffix("")))
     digital = loadmat(file, variable_names=["val"])["val"]
     if digital.shape != (known.n_sig, known.sig_len):

@@ -20,7 +20,14 @@ from data.cohort import Cohort, CohortError
 from data.outcomes import numbers, read_table
 from data.readers.person import HEIGHT_CM, WEIGHT_KG
 from data.readers.prepare import Check, prepare
-from data.readers.wfdb16 import Signals, as_written, check_rate, read_16_bit
+from data.readers.wfdb16 import (
+    Signals,
+    as_written,
+    check_gains,
+    check_rate,
+    compare_checksums,
+    read_16_bit,
+)
 from data.strips import MILLIVOLTS, plain_unit
 
 COLUMNS = (
@@ -117,7 +124,7 @@ class WfdbReader:
 
         Raises:
             BeatError: the name leads out of the folder, the unit is unknown, the header gives no
-                sampling rate, or the samples contradict their checksum.
+                sampling rate or no gain, or the samples contradict their checksum.
         """
         name = re.sub(r"\.(hea|dat)$", "", name.strip().replace("\\", "/"))
         if PurePath(name).is_absolute() or ".." in PurePath(name).parts or "://" in name:
@@ -136,8 +143,15 @@ def _read_any_format(path: Path) -> Signals:
     import wfdb  # here: every worker would import it, and few records need it
 
     check_rate(path)
-    record = wfdb.rdrecord(str(path), return_res=32)
+    whole = check_gains(path)
+    record = wfdb.rdrecord(str(path), physical=not whole, return_res=32)
     units, names = as_written(path, record.units, record.sig_name)
+    if whole:
+        # Samples that the package averaged or shifted are not those that were added up.
+        as_stored = set(record.samps_per_frame) == {1} and not any(record.skew)
+        if as_stored and None not in record.checksum:
+            compare_checksums(record.d_signal.T, np.array(record.checksum, np.int64), tuple(names))
+        record.dac(inplace=True, return_res=32)
     return Signals(record.p_signal.T, record.fs, units, names)
 
 

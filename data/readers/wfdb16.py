@@ -150,10 +150,8 @@ def as_written(
     """
     first, *lines = _header_lines(record)
     name, *numbers = re.split(r"[ \t]+", first)
-    if "/" in name:  # segments, each with a header of its own
-        segments = [re.match(r"[-\w]*", line)[0] for line in lines]
-        parts = [_header_lines(Path(record).parent / segment) for segment in segments if segment]
-        if not "".join(sum(parts, lines)).isascii():
+    if "/" in name:
+        if not "".join(sum(_segment_headers(record, lines), lines)).isascii():
             raise BeatError("a header of a segment is not ASCII")
     if not "".join(numbers).isascii():
         raise BeatError("the first line of the header is not ASCII")
@@ -180,6 +178,33 @@ def check_rate(record: str | Path) -> None:
         raise BeatError("the header gives no sampling rate")
 
 
+def check_gains(record: str | Path) -> bool:
+    """Refuses a header without gains: the wfdb package takes 200 per mV, the recorder may not.
+
+    Returns:
+        Whether the record is one segment.
+
+    Raises:
+        BeatError: a gain is not there, or 0, which means "not calibrated".
+    """
+    first, *lines = _header_lines(record) or [""]
+    whole = "/" not in re.split(r"\s", first)[0]
+    if not whole:
+        lines = [line for _, *signals in _segment_headers(record, lines) for line in signals]
+    for line in lines:
+        file, *rest = line.split()
+        gain = re.match(r"[-+]?[\d.]+(?:[eE][-+]?\d+)?", rest[1]) if len(rest) > 1 else None
+        if file != "~" and (gain is None or float(gain[0]) == 0):
+            raise BeatError("no gain in the header")
+    return whole
+
+
+def _segment_headers(record: str | Path, segments: Sequence[str]) -> list[list[str]]:
+    """The lines of the header that each segment has of its own."""
+    names = [re.match(r"[-\w]*", line)[0] for line in segments]
+    return [_header_lines(Path(record).parent / name) for name in names if name]
+
+
 def _header_lines(record: str | Path) -> list[str]:
     """The lines of a header but for comments, each in UTF-8 or, where it is none, Latin-1.
 
@@ -201,6 +226,6 @@ def compare_checksums(digital: np.ndarray, expected: np.ndarray, names: tuple[st
     """Refuses (signals, T) samples whose sums modulo 65536 are not those of the header."""
     if not expected.any():
         return  # zeros stand for unknown
-    differs = digital.view(np.uint16).sum(axis=1, dtype=np.uint16) != expected % 65536
+    differs = digital.astype(np.uint16).sum(axis=1, dtype=np.uint16) != expected % 65536
     if differs.any():
         raise BeatError(f"lead {names[differs.argmax()]} contradicts its checksum")

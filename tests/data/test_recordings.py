@@ -141,6 +141,29 @@ def test_records_of_the_challenge_may_be_matlab_5_files(folder):
         load(folder)
 
 
+def test_a_file_that_only_has_the_name_of_the_header_gives_no_samples(folder):
+    from scipy.io import savemat
+
+    files.challenge(folder, "A0001", ONE)
+    header = folder / "A0001.hea"
+    expected = load(folder)
+    (folder / "A0001.mat").rename(folder / "A0001.dat")
+    header.write_text(header.read_text().replace("A0001.mat", "A0001.dat"))
+    savemat(folder / "A0001.mat", {"val": ONE.digital.astype(float) / 2})  # as it was filtered
+    np.testing.assert_array_equal(load(folder).ecg, expected.ecg)
+
+
+def test_a_matlab_5_file_without_gains_in_its_header_is_refused(folder):
+    from scipy.io import savemat
+
+    files.challenge(folder, "A0001", ONE)
+    savemat(folder / "A0001.mat", {"val": ONE.digital})
+    header = folder / "A0001.hea"
+    header.write_text(header.read_text().replace("200/mV", "0/mV"))
+    with pytest.raises(CohortError, match="no gain in the header"):
+        load(folder)
+
+
 @pytest.mark.parametrize(
     ("said", "lead"),
     [

@@ -296,6 +296,66 @@ def test_a_segment_in_another_unit_is_refused(tmp_path):
         WfdbReader(str(tmp_path))("m")
 
 
+@pytest.mark.parametrize("gain", ["0(0)/mV", "0", "0.0/mV", "/mV"])
+def test_without_a_gain_none_is_assumed(tmp_path, gain):
+    with pytest.raises(BeatError, match="no gain in the header"):
+        in_format_212(tmp_path, "200.0(0)/mV", gain)("r")
+    (tmp_path / "m.hea").write_text("m/2 2 500 200\nr 100\nr 100\n")
+    with pytest.raises(BeatError, match="no gain in the header"):
+        WfdbReader(str(tmp_path))("m")
+    record = write(tmp_path, ("1000.0(0)/mV", gain))
+    with pytest.raises(BeatError, match="no gain in the header"):
+        WfdbReader(str(tmp_path))(record.name)
+    (tmp_path / "r.hea").write_text("r 2 500 100\nr.dat 212\nr.dat 212\n")
+    with pytest.raises(BeatError, match="no gain in the header"):
+        WfdbReader(str(tmp_path))("r")
+
+
+def test_a_record_in_segments_with_gains_is_read(tmp_path):
+    in_format_212(tmp_path)
+    (tmp_path / "m.hea").write_text("m/2 2 500 200\nr 100\nr 100\n")
+    assert WfdbReader(str(tmp_path))("m").ecg.shape == (2, 200)
+
+
+@pytest.mark.parametrize("fmt", ["212", "24", "32", "80"])
+def test_samples_of_other_formats_are_compared_with_their_checksums_too(tmp_path, fmt):
+    rng, read = np.random.default_rng(0), WfdbReader(str(tmp_path))
+    for name in ("a", "b"):
+        wfdb.wrsamp(
+            name,
+            fs=500,
+            units=["mV"] * 2,
+            sig_name=["I", "II"],
+            d_signal=rng.integers(-100, 100, (100, 2)),
+            fmt=[fmt] * 2,
+            adc_gain=[200.0] * 2,
+            baseline=[0] * 2,
+            write_dir=str(tmp_path),
+        )
+        expected = wfdb.rdrecord(str(tmp_path / name), return_res=32).p_signal.T
+        np.testing.assert_array_equal(read(name).ecg, expected)
+    (tmp_path / "a.dat").write_bytes((tmp_path / "b.dat").read_bytes())
+    with pytest.raises(BeatError, match="lead I contradicts its checksum"):
+        read("a")
+
+
+def test_samples_that_are_averaged_are_not_compared(tmp_path):
+    digital = [np.arange(100) % 50, np.arange(200) % 50]
+    wfdb.wrsamp(
+        "r",
+        fs=500,
+        units=["mV"] * 2,
+        sig_name=["I", "II"],
+        e_d_signal=digital,
+        fmt=["212"] * 2,
+        samps_per_frame=[1, 2],
+        adc_gain=[200.0] * 2,
+        baseline=[0] * 2,
+        write_dir=str(tmp_path),
+    )
+    assert WfdbReader(str(tmp_path))("r").ecg.shape == (2, 100)
+
+
 HEADERS = [*sorted(REAL.rglob("*_hr.hea"))[:10], *sorted(REAL.rglob("*_lr.hea"))[:10]]
 
 
