@@ -199,12 +199,16 @@ def cardiosoft(one, median=True):
     return (start + moment + person + rest.split("</PatientInfo>")[1]).encode("iso-8859-1")
 
 
-def edf(one, rates=None, unit="uV"):
-    """EDF+ of one record per second."""
+def edf(one, rates=None, unit="uV", onsets=None):
+    """EDF+ of one record per second, each from its onset in s if they are given."""
     digital, n = one.digital, len(one.leads)
-    rates = rates or [one.rate] * n
+    labels, rates = [f"ECG {lead}" for lead in one.leads], rates or [one.rate] * n
     seconds = digital.shape[1] // one.rate
     parts = [row[:: one.rate // rate] for row, rate in zip(digital, rates, strict=True)]
+    if onsets:
+        notes = b"".join(f"+{onset}\x14\x14\0".encode().ljust(60, b"\0") for onset in onsets)
+        parts.append(np.frombuffer(notes, "<i2"))
+        labels, rates, n = [*labels, "EDF Annotations"], [*rates, 30], n + 1
 
     def fields(values, width):
         return "".join(str(value).ljust(width)[:width] for value in values)
@@ -216,11 +220,11 @@ def edf(one, rates=None, unit="uV"):
         + f"Startdate {one.recorded:%d-%b-%Y} X {STAFF} {INSTITUTION}".upper().ljust(80)
         + f"{one.recorded:%d.%m.%y%H.%M.%S}"
         + str(256 * (n + 1)).ljust(8)
-        + "EDF+C".ljust(44)
+        + ("EDF+D" if onsets else "EDF+C").ljust(44)
         + str(seconds).ljust(8)
         + "1".ljust(8)
         + str(n).ljust(4)
-        + fields([f"ECG {lead}" for lead in one.leads], 16)
+        + fields(labels, 16)
         + fields([""] * n, 80)
         + fields([unit] * n, 8)
         + fields([-32768 * UV] * n, 8)
@@ -285,8 +289,11 @@ def _huffman(values):
     return int(text, 2).to_bytes(len(text) // 8, "big")
 
 
-def scp(one, compressed=False):
-    """SCP-ECG 2.0, amplitudes as they are or compressed: sections 0, 1, (2), 3 and 6."""
+def scp(one, compressed=False, late=""):
+    """SCP-ECG 2.0, amplitudes as they are or compressed: sections 0, 1, (2), 3 and 6.
+
+    One lead may begin 10 samples late.
+    """
 
     def tag(number, content):
         return struct.pack("<BH", number, len(content)) + content
@@ -310,7 +317,12 @@ def scp(one, compressed=False):
         + tag(26, bytes([when.hour, when.minute, when.second]))
         + tag(255, b""),
         3: struct.pack("<BB", 8, (8 << 3) | 4)
-        + b"".join(struct.pack("<IIB", 1, count, codes[one.leads[row]]) for row in eight),
+        + b"".join(
+            struct.pack("<IIB", 11, count + 10, code)
+            if lead == late
+            else struct.pack("<IIB", 1, count, code)
+            for lead, code in ((one.leads[row], codes[one.leads[row]]) for row in eight)
+        ),
         6: struct.pack("<HHBB", int(1000 * UV), 1_000_000 // one.rate, 2 * compressed, 0)
         + struct.pack("<8H", *map(len, leads))
         + b"".join(leads),

@@ -4,7 +4,7 @@ ecgdatakit (Apache-2.0, https://ecgdatakit.ummisco.fr) parses GE MUSE, Philips, 
 DICOM, EDF, ISHNE, SCP-ECG and MFER. Of what it gives this module takes samples, scales, names of
 leads and a few facts of the person; no unit, rate or lead is assumed. What it passes over with a
 warning though it changes the meaning (a second recording in a file, samples that contradict their
-checksum, data that stop early), is refused here. Its rates are whole numbers; where the file gives
+checksum, gaps, data that stop early), is refused here. Its rates are whole numbers; where the file gives
 another, that one is taken.
 """
 
@@ -48,9 +48,12 @@ DEFLATED = b"1.2.840.10008.1.2.1.99"  # a transfer syntax of DICOM
 SEVERAL = "holds several recordings"
 # Warnings of ecgdatakit that are no mere remarks, and the reason they become.
 _GRAVE = {
-    r"rhythm series found|sets in the rhythm series|Additional rhythm": SEVERAL,
-    r"CRC32 mismatch|CRC mismatch in: .*Section [56]\b": "samples contradict their checksum",
-    r"truncated|only \d+ are complete|May be truncated": "truncated",
+    r"rhythm series found|sets in the rhythm series|Additional rhythm|redefine the chan": SEVERAL,
+    # Of SCP-ECG 2 is the code of the samples, 3 the leads, 4 the beats that were taken out.
+    r"CRC32 mismatch|CRC mismatch in: .*Section [2-6]\b": "samples contradict their checksum",
+    r"truncated|only \d+ are complete|May be truncated|with no waveform data": "truncated",
+    r"file has gaps|without a gap": "has gaps",
+    r"no sampling interval": "no sampling rate",
     r"samples left uncalibrated": "no scale of the samples",
 }
 
@@ -118,6 +121,13 @@ def read_export(file: Path, kind: str) -> Export:
         raise BeatError(SEVERAL)
     if not record.leads:
         raise BeatError("no rhythm strip")
+    faults = record.raw_metadata.get("lead_fault_samples", [0] * len(record.leads))  # of ISHNE
+    for lead, fault in zip(record.leads, faults, strict=True):
+        name = standard_lead(lead.label)
+        if name and fault:
+            raise BeatError(f"lead {name} has missing samples")
+        if name and kind == "HL7 aECG" and not lead.adc_resolution:  # taken as 1
+            raise BeatError("no scale of the samples")
     exact = _exact_rate(record)
     stored = as_strip(record.median_beats) if record.median_beats else None
     return Export(as_strip(record.leads, exact), stored, _person(record))

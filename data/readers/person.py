@@ -11,8 +11,11 @@ WEIGHT_KG = (20.0, 250.0)
 MAX_AGE = 120
 SEXES = {"m": "male", "male": "male", "f": "female", "female": "female"}
 
+# Without what is no letter or number at its ends. A number makes it a pseudonym: ANONYM-0012.
 _NOBODY = re.compile(
-    r"[0\W_]*|x+|unknown.*|unk|anonym.*|none|null|n/?a|test.*|no[ _]?id", re.IGNORECASE
+    r"|x+|x([\W_]+[xmf])+|unk|(unknown|anonym|test)[^1-9]*|anon|none|null|n/?a|no[ _]?id"
+    r"|removed|redacted|deleted|de[ -]?identified",
+    re.IGNORECASE,
 )
 
 
@@ -52,7 +55,7 @@ def person(
 ) -> Person:
     """What a file says, without what cannot be: it is missing then.
 
-    An id such as 000000, "unknown" or "anonymous" is of nobody: all those would be one patient.
+    An id such as 000000, "unknown" or "X X X X" is of nobody: all those would be one patient.
     """
 
     def within(value: float | None, low: float, high: float) -> float | None:
@@ -61,7 +64,8 @@ def person(
 
     def named(name: str | None) -> str | None:
         name = (name or "").strip()
-        return None if _NOBODY.fullmatch(name) else name
+        around = "".join(one for one in set(name) if one == "0" or not one.isalnum())
+        return None if _NOBODY.fullmatch(name.strip(around)) else name
 
     age = within(age, 0, MAX_AGE)
     return Person(

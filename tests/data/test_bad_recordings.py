@@ -16,6 +16,7 @@ import pytest
 import data.readers.recordings as module
 from data.cohort import LEADS, CohortError
 from data.readers import bounds
+from data.readers.exports import read_export
 from data.readers.formats import MAX_XML, PARSERS, tell_format
 from data.readers.recordings import find_files, load_recordings
 from data.strips import BeatError
@@ -146,9 +147,7 @@ def test_strips_without_qrs_or_with_lost_leads_are_none(folder):
 
 def test_mixed_rates_units_and_doubled_leads_are_refused(folder):
     put(folder, "rates", files.edf(ONE, rates=[500] * 6 + [250] * 6))
-    count = ONE.strip.shape[1]
-    late = struct.pack("<IIB", 11, count + 10, 2)  # lead II begins 10 samples later
-    put(folder, "starts", files.scp(ONE).replace(struct.pack("<IIB", 1, count, 2), late))
+    put(folder, "starts", files.scp(ONE, late="II"))
     put(folder, "unit", files.edf(ONE, unit="mmHg"))
     put(folder, "no unit", files.edf(ONE, unit=""))
     put(folder, "twice", files.mortara(replace(ONE, leads=("I", "I", *LEADS[2:]))))
@@ -168,6 +167,57 @@ def test_mixed_rates_units_and_doubled_leads_are_refused(folder):
             "swapped": "lead III contradicts leads I and II",
         },
     )
+
+
+def test_what_was_not_recorded_at_once_or_not_at_all_is_refused(folder):
+    put(folder, "edf", files.edf(ONE, onsets=[0, 1, 2, 13, 14, 15]))
+    whole = files.edf(ONE, onsets=range(6))
+    expected = read_export(put(folder.parent, "plain", files.edf(ONE)), "EDF").strip.ecg
+    found = read_export(put(folder.parent, "whole", whole), "EDF").strip.ecg
+    np.testing.assert_array_equal(found, expected)
+    mfer = files.mfer(ONE)
+    at, rate = mfer.index(b"\x1e\x84"), b"\x0b\x06\0\0" + struct.pack("<i", 500)
+    frame = mfer[at:-2]
+    assert rate in mfer
+    put(folder, "mfer pointer", mfer[:-2] + b"\x07\x04" + struct.pack("<I", 9000) + mfer[at:])
+    other_rate = rate.replace(struct.pack("<i", 500), struct.pack("<i", 250))
+    put(folder, "mfer rates", mfer[:-2] + other_rate + frame + b"\x80\0")
+    put(folder, "mfer part", mfer.replace(b"\x06\x01\x01", b"\x06\x01\x02", 1))
+    put(folder, "mfer no rate", mfer.replace(rate, b""))
+    fault = files.ishne(ONE)
+    samples = np.frombuffer(fault[522:], "<i2").reshape(-1, 12).copy()
+    samples[1000:1050, 8] = -32768
+    put(folder, "ishne", fault[:522] + samples.tobytes())
+    put(
+        folder,
+        "aecg",
+        files.aecg(ONE).replace(b'<scale value="5.0" unit="uV"/>', b'<scale unit="uV"/>'),
+    )
+    check(
+        folder,
+        {
+            "edf": "has gaps",
+            "mfer pointer": "has gaps",
+            "mfer rates": "holds several recordings",
+            "mfer part": "truncated",
+            "mfer no rate": "no sampling rate",
+            "ishne": "lead V3 has missing samples",
+            "aecg": "no scale of the samples",
+        },
+    )
+
+
+def test_leads_of_scp_that_contradict_their_checksum_are_refused(folder):
+    scp = files.scp(ONE)
+    first, second = (struct.pack("<IIB", 1, ONE.strip.shape[1], number) for number in (3, 4))
+    assert first + second in scp  # V1 and V2, exchanged
+    put(folder, "leads", scp.replace(first + second, second + first))
+    packed = files.scp(ONE, compressed=True)
+    table = struct.pack("<H", 19999)
+    put(folder, "table", packed.replace(table, struct.pack("<H", 19998), 1))
+    received = reasons(folder)
+    assert received["leads"] == "samples contradict their checksum"
+    assert set(received) == {"leads", "table"}
 
 
 def test_samples_that_contradict_their_checksum_are_refused(folder):

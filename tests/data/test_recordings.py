@@ -19,6 +19,7 @@ from data.beats import median_beat
 from data.cohort import LEADS, Cohort, CohortError
 from data.readers import twins
 from data.readers.exports import read_export, standard_lead
+from data.readers.person import Person, person
 from data.readers.pseudonyms import Pseudonyms
 from data.readers.recordings import find_files, load_recordings, read_folder, state
 from data.synthetic import simulate
@@ -295,6 +296,22 @@ def test_a_calibration_pulse_is_cut_off(folder):
 
 
 # --- patients and the table ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("", "0000", "X X X X", "X F X X", "xxxx", "ANON", "<removed>", "De-identified", "[TEST]"),
+        *("Anonymous patient", "unknown", "_unk_", "N/A", "anonym-000", "no id"),
+    ],
+)
+def test_what_stands_for_no_name_is_nobody(name):
+    assert person(patient_id=name, accession=name) == Person()
+
+
+@pytest.mark.parametrize("name", ["ANONYM-0012", "test 7", "xenia", "X17", "Nona", "00120", "F X"])
+def test_a_pseudonym_is_somebody(name):
+    assert person(patient_id=f" {name} ").patient_id == name
 
 
 def test_patients_stay_together_and_their_first_or_last_recording_is_taken(folder):
