@@ -4,8 +4,8 @@ ecgdatakit (Apache-2.0, https://ecgdatakit.ummisco.fr) parses GE MUSE, Philips, 
 DICOM, EDF, ISHNE, SCP-ECG and MFER. Of what it gives this module takes samples, scales, names of
 leads and a few facts of the person; no unit, rate or lead is assumed. What it passes over with a
 warning though it changes the meaning (a second recording in a file, samples that contradict their
-checksum, gaps, data that stop early), is refused here. Its rates are whole numbers; where the file gives
-another, that one is taken.
+checksum, gaps, data that stop early), is refused here. Its rates are whole numbers; where the file
+gives another, that one is taken.
 """
 
 from __future__ import annotations

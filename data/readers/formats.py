@@ -88,6 +88,8 @@ def tell_format(file: Path, head: bytes) -> str:
             raise BeatError("XML of no known kind of ECG")
         return found
     if file.suffix.lower() == ".hea" and _HEADER.match(head.removeprefix(b"\xef\xbb\xbf")):
+        if not file.with_suffix(".hea").is_file():
+            raise BeatError(f"a WFDB header called {file.suffix}: call it .hea")
         return WFDB
     for name in ("SCP-ECG", "MFER"):  # the second has loose marks, and comes last
         if parser(name).can_parse(file, head):

@@ -42,7 +42,8 @@ FACTS = (
 BEATS = ("median", "strip", "stored")  # the first two are ours
 KEEP = ("all", "first", "last")
 NAMED = 5  # files that are named for each reason
-_SIGNALS = (".dat", ".mat")  # of a WFDB header
+# What may be another recording though a WFDB header has its name; all else is of annotations.
+_OTHERS = (".xml", ".dcm", ".edf", ".ecg", ".scp", ".mwf", ".mfr", ".mfer")
 LONGEST_HEADER = 2**16  # bytes of it that are looked at
 
 
@@ -170,8 +171,8 @@ def _prepared(file_of: dict[str, str], **how) -> Cohort:
 def find_files(folder: Path, extension: str = "") -> list[File]:
     """All files below a folder that may be recordings, in the order of their names.
 
-    Links to folders are not followed: they may lead round in circles, or away. The signals of a
-    WFDB header are a part of it.
+    Links to folders are not followed: they may lead round in circles, or away. The signals that a
+    WFDB header names are a part of it, and annotations that are called as it is.
 
     Raises:
         CohortError: there are none.
@@ -189,7 +190,8 @@ def find_files(folder: Path, extension: str = "") -> list[File]:
         for name in names:
             stem, own = os.path.splitext(name)
             below = os.path.relpath(os.path.join(place, name), folder).replace(os.sep, "/")
-            part = own.lower() != ".hea" and (f"{stem}.hea" in here or name in signals)
+            beside = f"{stem}.hea" in here and own.lower() not in _OTHERS
+            part = own.lower() != ".hea" and (beside or name in signals)
             other = bool(extension) and own.lower() != extension
             if not (name.startswith(".") or part or other or below == TABLE):
                 found.append(state(folder, below))
@@ -199,7 +201,7 @@ def find_files(folder: Path, extension: str = "") -> list[File]:
 
 
 def signal_files(header: Path) -> list[Path]:
-    """The files beside a WFDB header that it names, or that are called as it is."""
+    """The files beside a WFDB header that it names."""
     try:
         with header.open("rb") as file:
             lines = file.read(LONGEST_HEADER).decode("latin-1").splitlines()
@@ -207,7 +209,6 @@ def signal_files(header: Path) -> list[Path]:
         return []
     fields = [line.split() for line in lines if line.strip() and not line.lstrip().startswith("#")]
     names = {first for first, *_ in fields[1:] if os.path.basename(first) == first}
-    names |= {header.stem + ending for ending in _SIGNALS}
     return [header.with_name(name) for name in sorted(names) if header.with_name(name).is_file()]
 
 

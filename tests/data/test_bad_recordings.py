@@ -247,7 +247,10 @@ def test_wfdb_headers_without_signals_rate_or_sense(folder):
     (folder / "A3.hea").write_text("A3 12 500 5000\n")
     (folder / "A4.hea").write_text("A4 1 500 5000\n../../../etc/passwd 16 200/mV 16 0 0 0 0 I\n")
     (folder / "A5.hea").write_text("see the other folder\n")
+    files.challenge(folder, "A6", ONE)
+    (folder / "A6.hea").rename(folder / "A6.HEA")
     received = reasons(folder)
+    assert received.pop("A6.HEA") == "a WFDB header called .HEA: call it .hea"
     assert received.pop("A2.hea") in (
         "no sampling rate in the header",
         "unreadable (HeaderSyntaxError)",

@@ -197,6 +197,17 @@ def test_signals_of_any_name_are_a_part_of_the_header_that_names_them(folder):
     assert state(folder, "A0001.hea").size == before.size + 4
 
 
+def test_another_recording_under_the_name_of_a_header_is_found_and_annotations_are_not(folder):
+    files.challenge(folder, "A0001", ONE)
+    put(folder, "A0001.xml", files.muse(other(2, patient_id="Q17")))
+    for name in ("A0001.atr", "A0001.v1", "A0001.txt"):
+        put(folder, name, b"anything")
+    assert [one.called for one in find_files(folder)] == ["A0001.hea", "A0001.xml"]
+    cohort = load(folder)
+    assert len(cohort) == 2
+    assert cohort.excluded.empty
+
+
 def test_all_formats_lie_in_one_folder_under_any_names(folder):
     for number, write in enumerate(FORMATS.values()):
         put(folder, f"{number % 3}/{number}.{'dcm' if number % 2 else 'xml'}", write(other(number)))
