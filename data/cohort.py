@@ -9,6 +9,7 @@ Dims: N recordings, L leads, T samples.
 
 from __future__ import annotations
 
+import csv
 import json
 import math
 import re
@@ -55,7 +56,8 @@ UV_PER_MV = 1000.0
 # The source whose ids are keyed hashes: their order is that of the key, and means nothing.
 RECORDINGS = "recordings"
 IDS = ("subject_id", "patient_id")
-NOT_IN_TABLES = re.compile("[\\x00\\r\\ud800-\\udfff]")
+NOT_IN_TABLES = re.compile("[\\x00\\r\\ud800-\\udfff]")  # as an id, with which other files are made
+NOT_IN_TEXTS = re.compile("[\\x00\\ud800-\\udfff]")
 FORMAT_VERSION = 1
 
 # A resting 12-lead QRS is 0.2 to 10 mV from peak to peak in its largest lead. Values in microvolts
@@ -322,7 +324,9 @@ class Cohort:
             parts = (ecg for _, ecg in chunks(self.ecg))
             write_array(folder / "ecg.npy.partial", self.ecg.shape, parts)
             for name, table in tables.items():
-                table.to_csv(folder / f"{name}.partial", index=False)
+                # Texts in quotes: a line break of any kind is part of a text then.
+                quoting = csv.QUOTE_NONNUMERIC
+                table.to_csv(folder / f"{name}.partial", index=False, quoting=quoting)
             text = json.dumps(self._description(), indent=2) + "\n"
             (folder / "cohort.json.partial").write_text(text, encoding="utf-8")
             (folder / "cohort.json").unlink(missing_ok=True)
@@ -442,6 +446,13 @@ def checked_subjects(subjects: pd.DataFrame) -> pd.DataFrame:
             raise CohortError(
                 f"{column} {subjects[column][odd.idxmax()]!r} has characters that a table cannot "
                 "hold. Rename it."
+            )
+    for column, values in subjects.select_dtypes(exclude="number").items():
+        odd = values.astype(object).map(lambda one: bool(NOT_IN_TEXTS.search(str(one))))
+        if odd.any():
+            raise CohortError(
+                f"{column} of record {subjects['subject_id'][odd.idxmax()]!r} has characters that "
+                f"a table cannot hold: {values[odd.idxmax()]!r}. Take them out."
             )
     twice = subjects["subject_id"].duplicated()
     if twice.any():

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
+from data.cohort import NOT_IN_TABLES
+
 # Outside of these, heights and weights are typing errors or the two were swapped.
 HEIGHT_CM = (100.0, 220.0)
 WEIGHT_KG = (20.0, 250.0)
@@ -62,8 +64,11 @@ def person(
         known = value is not None and low <= value <= high
         return float(value) if known else None
 
+    def plain(text: str | None) -> str:
+        return NOT_IN_TABLES.sub("", text or "").strip()
+
     def named(name: str | None) -> str | None:
-        name = (name or "").strip()
+        name = plain(name)
         around = "".join(one for one in set(name) if one == "0" or not one.isalnum())
         return None if _NOBODY.fullmatch(name.strip(around)) else name
 
@@ -76,5 +81,5 @@ def person(
         weight=within(weight, *WEIGHT_KG),
         recorded=recorded,
         accession=named(accession),
-        dx=(dx or "").strip() or None,
+        dx=plain(dx) or None,
     )

@@ -37,7 +37,15 @@ import pandas as pd
 from tqdm import tqdm
 
 from data.beats import Beat, BeatError, Strip, median_beat
-from data.cohort import FORMAT_VERSION, LEADS, SAMPLES, Cohort, CohortError, checked_subjects
+from data.cohort import (
+    FORMAT_VERSION,
+    LEADS,
+    NOT_IN_TABLES,
+    SAMPLES,
+    Cohort,
+    CohortError,
+    checked_subjects,
+)
 from data.ownership import owned
 from data.readers.kept import (
     INDEX,
@@ -348,7 +356,8 @@ def _outcome(record: Any, read: Read) -> Outcome:
     except MemoryError:
         raise
     except Exception as error:  # a damaged file may raise anything in the library that reads it
-        return Outcome(None, reason=f"{UNREADABLE} ({type(error).__name__})", detail=str(error))
+        said = NOT_IN_TABLES.sub("\ufffd", str(error))  # a name of a file may hold anything
+        return Outcome(None, reason=f"{UNREADABLE} ({type(error).__name__})", detail=said)
 
 
 def _assemble(

@@ -342,6 +342,22 @@ def test_nothing_of_an_earlier_cohort_stays_behind(tmp_path):
     assert Cohort.open(tmp_path).truth is None
 
 
+def test_texts_may_have_line_breaks_quotes_and_commas(tmp_path):
+    notes = ["a\rb", "c\r\nd", 'e "f"', "g,h\n", " 00", None]
+    saved = cohort(note=notes, flag=[True, False] * 3, size=[0.1, None, 1e-300, 2, 3, 4])
+    saved.excluded = pd.DataFrame({"subject_id": ["x"], "reason": ["no\rbeat"]}, dtype=object)
+    saved.save(tmp_path)
+    opened = Cohort.open(tmp_path)
+    pd.testing.assert_frame_equal(opened.subjects, saved.subjects.replace({"note": {None: np.nan}}))
+    pd.testing.assert_frame_equal(opened.excluded, saved.excluded)
+
+
+@pytest.mark.parametrize("text", ["a\0b", "a\udcff"])
+def test_texts_that_no_table_can_hold_are_refused(text):
+    with pytest.raises(CohortError, match="note of record '001' has characters.*Take them out"):
+        cohort(subject_id=[f"{k:03d}" for k in range(6)], note=["x", text, *"abcd"])
+
+
 def test_an_interrupted_save_is_no_prepared_cohort(tmp_path, monkeypatch):
     def killed(self, target):
         if self.name == "subjects.csv.partial":

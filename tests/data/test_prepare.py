@@ -26,6 +26,7 @@ class Simulated:
     refused: tuple[int, ...] = ()
     broken: tuple[int, ...] = ()
     costly: tuple[int, ...] = ()
+    odd: tuple[int, ...] = ()
     seconds: float = 0.0
 
     def __call__(self, number):
@@ -36,6 +37,8 @@ class Simulated:
             raise BeatError("lead V1 is flat")
         if number in self.costly:
             raise BeatError("unreadable within 30 s")
+        if number in self.odd:
+            raise OSError("no file a\udcff\r\0")
         if number in self.broken:
             raise KeyError("no such thing")
         return Strip(rhythm_strip(seconds=5, noise=0.01, seed=number), 500)
@@ -78,6 +81,12 @@ def test_records_that_give_no_beat_are_listed_and_the_rest_goes_on(tmp_path):
     assert list(cohort.excluded["subject_id"]) == ["s2", "s5", "s9"]
     assert list(cohort.excluded["reason"]) == ["lead V1 is flat", *["unreadable (KeyError)"] * 2]
     assert cohort.subjects["age"][4] == 46  # of s6: rows stay together with their beats
+
+
+def test_a_reason_may_name_a_file_whose_name_is_no_text(tmp_path):
+    cohort = run(tmp_path, odd=(3,))
+    assert list(cohort.excluded["detail"]) == ["no file a\ufffd\ufffd\ufffd"]
+    assert list(run(tmp_path, odd=(3,)).excluded["subject_id"]) == ["s3"]
 
 
 def test_if_all_fail_one_error_says_why_and_nothing_is_kept(tmp_path):

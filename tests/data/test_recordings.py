@@ -323,6 +323,7 @@ def test_what_stands_for_no_name_is_nobody(name):
 @pytest.mark.parametrize("name", ["ANONYM-0012", "test 7", "xenia", "X17", "Nona", "00120", "F X"])
 def test_a_pseudonym_is_somebody(name):
     assert person(patient_id=f" {name} ").patient_id == name
+    assert person(patient_id=f"{name}\r\0", dx="\0" + name)[::7] == (name, name)
 
 
 def test_patients_stay_together_and_their_first_or_last_recording_is_taken(folder):
