@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from itertools import groupby, islice
 from pathlib import Path
 from typing import NamedTuple
@@ -77,7 +78,8 @@ class Part:
     def ecg(self) -> np.ndarray | Rows:
         """(beats, 12, 400)."""
         if self.finished:
-            whole = np.load(self.file.parent / "ecg.npy", mmap_mode="r", allow_pickle=False)
+            with _named(self.file.parent):
+                whole = np.load(self.file.parent / "ecg.npy", mmap_mode="r", allow_pickle=False)
             return stored(whole)  # a map would keep in memory what is read of it
         return _load(self.file, "ecg")[0]
 
@@ -183,8 +185,15 @@ def _table(reader: str, keys: Sequence[str], outcomes: Sequence[Outcome]) -> dic
 
 
 def _load(file: Path, *names: str) -> list[np.ndarray]:
-    try:
-        with file.open("rb") as opened, np.load(opened, allow_pickle=False) as arrays:
+    with _named(file), file.open("rb") as opened:
+        with np.load(opened, allow_pickle=False) as arrays:
             return [arrays[name] for name in names]
-    except (ValueError, KeyError, BadZipFile) as error:
-        raise CohortError(f"{file} is damaged ({error}). Delete it and try again.") from error
+
+
+@contextmanager
+def _named(place: Path) -> Iterator[None]:
+    """Says of what is damaged where it lies."""
+    try:
+        yield
+    except (ValueError, KeyError, EOFError, BadZipFile) as error:
+        raise CohortError(f"{place} is damaged ({error}). Delete it and try again.") from error

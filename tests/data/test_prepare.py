@@ -317,9 +317,10 @@ def test_a_cache_that_cannot_be_written_is_one_clear_error(tmp_path):
         run(tmp_path)
 
 
-def test_a_damaged_shard_is_named(tmp_path, monkeypatch):
+@pytest.mark.parametrize("left", [b"PK\x03\x04 broken", b"", b"\0" * 100])
+def test_a_damaged_shard_is_named(tmp_path, monkeypatch, left):
     def damage(*_):
-        next((tmp_path / "cache").glob("*/shards/000000000.npz")).write_bytes(b"PK\x03\x04 broken")
+        next((tmp_path / "cache").glob("*/shards/000000000.npz")).write_bytes(left)
         raise OSError("stop")
 
     with monkeypatch.context() as patch:
@@ -328,3 +329,12 @@ def test_a_damaged_shard_is_named(tmp_path, monkeypatch):
             run(tmp_path)
     with pytest.raises(CohortError, match=r"000000000\.npz is damaged"):
         run(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["ecg.npy", "recordings.npz"])
+def test_a_damaged_folder_from_which_beats_are_taken_is_named(tmp_path, name):
+    run(tmp_path)
+    [folder] = (tmp_path / "cache").iterdir()
+    (folder / name).write_bytes(b"")
+    with pytest.raises(CohortError, match=rf"{folder.name}\S* is damaged .*Delete it and try"):
+        run(tmp_path, n=11)
