@@ -64,7 +64,7 @@ def write_wfdb(
         # File, format, gain (zero) / unit, bits, ADC zero, first value, checksum, block, name.
         checksum = int(signal.sum(dtype=np.int64)) % 65536
         header.append(f"{name}.dat 16 {WFDB_GAIN:g}(0)/{unit} 16 0 {signal[0]} {checksum} 0 {lead}")
-    header += [f"# {comment}" for comment in comments]
+    header += [f"# {line}" for comment in comments for line in comment.splitlines()]
     _write_whole(Path(folder) / f"{name}.dat", digital.T.tobytes())
     _write_whole(Path(folder) / f"{name}.hea", ("\n".join(header) + "\n").encode())
 
@@ -116,17 +116,24 @@ def write_npz(
         unit: of the ECGs; one other than mV is in the file as `unit`.
 
     Raises:
-        ExportError: the chunks hold another number of ECGs than `shape` says.
+        ExportError: the chunks hold another number of ECGs than `shape` says, or a column has the
+            name of another array.
     """
     columns = columns or {}
     rest = {
         "leads": np.array(leads),
         "sampling_rate": np.array(float(sampling_rate)),
         "conditions": np.array(list(columns), dtype=str),
-        **{name: np.asarray(values) for name, values in columns.items()},
     }
     if unit != MV:
         rest["unit"] = np.array(unit)
+    taken = [name for name in columns if name in {"ecg", "unit", *rest}]
+    if taken:
+        raise ExportError(
+            f"{path}: expected columns of other names than the arrays of the file have. Received: "
+            f"{taken}. Rename them, or choose csv or wfdb."
+        )
+    rest |= {name: np.asarray(values) for name, values in columns.items()}
     header = {"descr": "<f4", "fortran_order": False, "shape": tuple(shape)}
     partial, written = Path(f"{path}.partial"), 0
     try:

@@ -169,11 +169,12 @@ def _folder_table(folder: Path, names: Sequence[str]) -> pd.DataFrame | None:
 def _table(file: Path) -> pd.DataFrame:
     """A table whose ids are text: 007 is not 7."""
     table = read_csv(file, dtype=dict.fromkeys(KEYS, str))
-    if len(table.columns) == 1 and ";" in table.columns[0]:
-        raise CohortError(
-            f"{file} has semicolons between its columns: {table.columns[0]!r}. Save it with commas "
-            "there, and with points in decimal numbers."
-        )
+    for mark, called in ((";", "semicolons"), ("\t", "tabs")):
+        if len(table.columns) == 1 and mark in table.columns[0]:
+            raise CohortError(
+                f"{file} has {called} between its columns: {table.columns[0]!r}. Save it with "
+                "commas there, and with points in decimal numbers."
+            )
     for name in table.columns.intersection(KEYS):
         table[name] = as_ids(table[name])
     return table

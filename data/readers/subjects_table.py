@@ -29,7 +29,7 @@ from data.bad_rows import BadRows
 from data.cohort import Cohort, CohortError, refuse_lookalikes
 from data.outcomes import as_ids, flags, numbers, numbers_or_text, read_table
 from data.readers.excluded import leave_out, none_of
-from data.readers.person import SEXES
+from data.readers.person import HEIGHT_CM, SEXES, WEIGHT_KG
 from data.readers.prepare import QUALITY
 from data.readers.pseudonyms import Pseudonyms
 from data.readers.twins import COPY
@@ -38,6 +38,7 @@ TABLE = "subjects.csv"
 KEYS = ("file", "accession_number", "patient_id", "date")
 NUMBERS = ("age", "height", "weight", "bmi", "time")
 RESERVED = ("subject_id", "recorded", "accession", "format", "dx", *QUALITY)
+LIMITS = {"height": (*HEIGHT_CM, "cm"), "weight": (*WEIGHT_KG, "kg")}
 MAX_YEARS = 1.0  # by which the ages of file and table may differ
 NAMED = 5  # conflicts that are named
 
@@ -125,6 +126,10 @@ def _column(column: pd.Series, ids: pd.Series, bad: BadRows) -> pd.Series:
         values = numbers(column, ids, bad.refuse)
         if column.name == "time":
             bad.refuse(values <= 0, column, ids, "a time above 0")
+        if column.name in LIMITS:
+            low, high, unit = LIMITS[column.name]
+            wrong = values.notna() & ~values.between(low, high)
+            bad.refuse(wrong, column, ids, f"a {column.name} of {low:g} to {high:g} {unit}")
         return values
     return numbers_or_text(column)
 

@@ -116,3 +116,12 @@ def test_a_truncated_array_or_an_unreadable_table_is_named(tmp_path):
     (tmp_path / "subjects.csv").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(CohortError, match=r"subjects\.csv cannot be read"):
         load_arrays(tmp_path)
+
+
+@pytest.mark.parametrize(("mark", "called"), [(";", "semicolons"), ("\t", "tabs")])
+def test_a_table_with_other_marks_than_commas_is_refused(tmp_path, mark, called):
+    folder(tmp_path)
+    text = (tmp_path / "subjects.csv").read_text()
+    (tmp_path / "subjects.csv").write_text(text.replace(",", mark))
+    with pytest.raises(CohortError, match=f"has {called} between its columns"):
+        load_arrays(tmp_path)

@@ -46,6 +46,11 @@ def test_the_record_is_the_one_that_wfdb_itself_writes(tmp_path):
     assert (tmp_path / "ours.hea").read_text() == theirs.replace("1000.0(0)", "1000(0)")
 
 
+def test_comments_of_several_lines_stay_comments(tmp_path):
+    write_wfdb(tmp_path, "r", ECG, comments=["sex: female\nV1 is high\r", "age: 50"])
+    assert wfdb.rdheader(str(tmp_path / "r")).comments == ["sex: female", "V1 is high", "age: 50"]
+
+
 @pytest.mark.parametrize("peak", [32.767, -32.767])
 def test_wfdb_holds_what_sixteen_bits_hold(tmp_path, peak):
     ecg = ECG.copy()
@@ -98,6 +103,13 @@ def test_npz_gives_back_every_bit_without_pickle(tmp_path):
         np.testing.assert_array_equal(file["age"], columns["age"])
         assert file["sex"].tolist() == columns["sex"].tolist()
     assert [path.name for path in tmp_path.iterdir()] == ["x.npz"]
+
+
+@pytest.mark.parametrize("name", ["ecg", "leads", "sampling_rate", "conditions", "unit"])
+def test_npz_refuses_a_column_that_would_replace_another_array(tmp_path, name):
+    with pytest.raises(ExportError, match=rf"of other names.*Received: \['{name}'\]"):
+        write_npz(tmp_path / "x.npz", [ECG[None]], (1, 12, 400), columns={name: np.zeros(1)})
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_npz_of_another_number_of_ecgs_than_announced_is_not_kept(tmp_path):

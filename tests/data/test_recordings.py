@@ -377,6 +377,20 @@ def test_a_table_is_joined_and_wins(folder, text, keep_ids, capsys):
     assert (column(cohort, "patient_id")[1] == "P9") is keep_ids
 
 
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("height\na,1.70", "a height of 100 to 220 cm"),
+        ("weight\na,7e4", "a weight of 20 to 250 kg"),
+    ],
+)
+def test_a_body_in_other_units_is_refused(folder, text, expected):
+    put(folder, "a", files.muse(ONE))
+    (folder / "subjects.csv").write_text(f"file,{text}\n")
+    with pytest.raises(CohortError, match=f"Expected {expected}"):
+        load(folder)
+
+
 @pytest.mark.parametrize("named", ["a copy", "b", "c/d"])
 def test_a_row_may_name_either_file_of_one_recording(folder, named, capsys):
     for name in ("a copy.xml", "b.xml", "c/d.xml"):
