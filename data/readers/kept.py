@@ -127,9 +127,13 @@ class Kept:
         return self._parts[number], position
 
 
-def finished_parts(cache: Path, slug: str, reader: str) -> list[Part]:
-    """The latest prepared folders of a reader, the oldest first."""
-    files = sorted(cache.glob(f"{slug}-*/{INDEX}"), key=lambda file: -file.stat().st_mtime_ns)
+def finished_parts(cache: Path, slug: str, reader: str, own: Path) -> list[Part]:
+    """The latest prepared folders of a reader, the oldest first; the last is its own, if any."""
+    files = sorted(
+        cache.glob(f"{slug}-*/{INDEX}"),
+        key=lambda file: (file.parent == own, file.stat().st_mtime_ns),
+        reverse=True,
+    )
     complete = (file for file in files if (file.parent / "cohort.json").is_file())
     same = (part for part in map(Part, complete) if part.reader == reader)
     return list(islice(same, LATEST))[::-1]

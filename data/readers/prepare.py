@@ -150,7 +150,8 @@ def prepare(
     with owned(scratch, wait=True):
         if not _finished(folder, wanted, read):  # by the one who was waited for
             try:
-                earlier, shards = finished_parts(Path(cache), slug, reader), scratch / "shards"
+                earlier = finished_parts(Path(cache), slug, reader, folder)
+                shards = scratch / "shards"
                 shards.mkdir(parents=True, exist_ok=True)
                 kept = Kept([*earlier, *unfinished_parts(shards)])
                 # Again where no lock keeps another process from putting its shards in the way.

@@ -12,6 +12,7 @@ import pytest
 
 from data.beats import Beat, BeatError, Strip, median_beat
 from data.cohort import Cohort, CohortError
+from data.readers import kept
 from data.readers import prepare as engine
 from data.readers.prepare import prepare
 from tests.places import ROOT
@@ -115,6 +116,14 @@ def test_what_was_unreadable_is_tried_again_and_added_once_it_can_be_read(tmp_pa
     np.testing.assert_array_equal(few.ecg, before)  # who has it open keeps what it was
     assert list(run(tmp_path).subjects["subject_id"]) == [f"s{k}" for k in range(10) if k != 7]
     assert len(list((tmp_path / "cache").iterdir())) == 1
+
+
+def test_what_is_added_to_an_old_folder_is_all_that_is_read(tmp_path, monkeypatch):
+    monkeypatch.setattr(kept, "LATEST", 1)
+    run(tmp_path, broken=(2,))
+    run(tmp_path, n=2)  # a later folder, with less in it
+    assert len(run(tmp_path)) == 10
+    assert {number for number, _ in log(tmp_path)[10:]} == {"2"}
 
 
 def test_what_cost_too_much_is_not_tried_again(tmp_path):
