@@ -110,7 +110,7 @@ function latentControls(model, place, more, change) {
     for (const { index, slider, output } of sliders) {
       const shift = shifts[index] ?? 0;
       slider.value = shift;
-      const text = `${shift > 0 ? "+" : ""}${shift.toFixed(1).replace("-", "−")} SD`;
+      const text = shiftInWords(shift);
       output.textContent = text;
       slider.setAttribute("aria-valuetext", text);
     }

@@ -6,6 +6,7 @@ const PINNED = "#8a8a8a";
 const PLAYED = 8000; // ms, there and back
 const QUIET = 700; // ms without a change, after which the link and the spoken numbers follow
 const PNG_WIDTH = 2280; // pixels
+const NAMED = 4; // latents that the words under the ECG name
 
 class Explorer {
   constructor(model) {
@@ -167,11 +168,8 @@ class Explorer {
     this.lead = lead;
   }
 
-  subjectInWords({ values, person }) {
-    const told = this.model.conditions.map(
-      (one) => `${one.title} ${inWords(one, values[one.name])}`,
-    );
-    return [...told, personName(person)].join(", ");
+  subjectInWords(subject) {
+    return subjectPieces(this.model, subject, NAMED).join(", ");
   }
 
   /** What the colours mean. */

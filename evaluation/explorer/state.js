@@ -54,6 +54,26 @@ function inWords(condition, value) {
   return condition.kind === "continuous" ? `${value} ${condition.unit}`.trim() : value;
 }
 
+/** A shift of a latent as a reader sees it. */
+function shiftInWords(shift) {
+  return `${shift > 0 ? "+" : ""}${shift.toFixed(1).replace("-", "−")} SD`;
+}
+
+/** Who is shown, piece by piece: conditions, person, and the latents that are moved.
+ *
+ * @param most - latents to name; of more it says only how many.
+ */
+function subjectPieces(model, { values, person, shifts }, most = Infinity) {
+  const moved = model.latent.filter(({ index }) => shifts[index]);
+  const left = moved.length - most;
+  return [
+    ...model.conditions.map((one) => `${one.title} ${inWords(one, values[one.name])}`),
+    personName(person),
+    ...moved.slice(0, most).map(({ index }) => `z${index} ${shiftInWords(shifts[index])}`),
+    ...(left > 0 ? [`${left} more ${left > 1 ? "latents" : "latent"} moved`] : []),
+  ];
+}
+
 // --- the link ------------------------------------------------------------------------------------
 
 function toLink(model, state) {

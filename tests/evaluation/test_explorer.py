@@ -414,6 +414,38 @@ def test_test_subjects_are_reconstructed_as_the_model_does(visit, tried):
     assert np.abs(np.array(visit["subject"]) - expected).max() < 1e-3
 
 
+# --- what is saved --------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def saved(tried, tmp_path_factory):
+    """What the legend says of moved latents, on a second visit."""
+    steps = """
+        const seen = {};
+        const entries = () =>
+            [...document.querySelectorAll("#legend .entry")].map((one) => one.textContent);
+        const sliders = [...document.querySelectorAll("#latents input, #more input")];
+        seen.latents = sliders.map((one) => one.id.replace("latent-", "z"));
+        await click("#another");
+        await click("#pin");
+        await move(`#${sliders[0].id}`, 2.5);
+        seen.moved = entries();
+        for (const slider of sliders.slice(1, 6)) await move(`#${slider.id}`, -1);
+        seen.many = entries();
+        return seen;"""
+    folder = tmp_path_factory.mktemp("saved")
+    return run_in(tried["cox"].page.read_text("utf-8"), VISIT + steps, folder)
+
+
+@needs_chromium
+def test_moved_latents_are_named_where_the_subject_is(saved):
+    now, pinned = saved["moved"]
+    first, *others = saved["latents"]
+    assert now[1:] == pinned.removeprefix("Pinned: a") + f", {first} +2.5 SD"
+    named = ", ".join(f"{name} −1.0 SD" for name in others[:3])
+    assert saved["many"][0] == f"{now}, {named}, 2 more latents moved"
+
+
 # --- without a browser ----------------------------------------------------------------------------
 
 
