@@ -1,5 +1,8 @@
 /* What is shown, as files. */
-/** An svg element as a PNG of so many pixels in width, on white, with lines of text below. */
+/** An svg element as a PNG of so many pixels in width, on white, with captions below.
+ *
+ * @param captions - of each its parts, [colour or null, words].
+ */
 async function toPng(svg, width, captions) {
   const copy = svg.cloneNode(true);
   copy.querySelectorAll(".hit").forEach((each) => each.remove());
@@ -12,18 +15,48 @@ async function toPng(svg, width, captions) {
   image.src = `data:image/svg+xml;charset=utf-8,${encodeURIComponent(text)}`;
   await image.decode();
   const canvas = document.createElement("canvas");
-  const line = Math.round(width / 60);
-  Object.assign(canvas, { width, height: height + Math.round((captions.length + 0.6) * line) });
   const context = canvas.getContext("2d");
+  const line = Math.round(width / 60);
+  const font = `${Math.round(line * 0.75)}px system-ui, sans-serif`;
+  context.font = font;
+  const { words, lines } = wrapped(context, captions, width - (2 * line) / 3, line);
+  Object.assign(canvas, { width, height: height + Math.round((lines + 0.6) * line) });
   context.fillStyle = "#fff";
   context.fillRect(0, 0, canvas.width, canvas.height);
   context.drawImage(image, 0, 0, width, height);
-  context.fillStyle = "#1a1a1a";
-  context.font = `${Math.round(line * 0.75)}px system-ui, sans-serif`;
-  captions.forEach((caption, n) => context.fillText(caption, line / 3, height + (n + 0.9) * line));
+  context.font = font; // a canvas forgets it when its size changes
+  for (const { word, color, x, row } of words) {
+    const [left, base] = [line / 3 + x, height + (row + 0.9) * line];
+    context.fillStyle = color ?? "#1a1a1a";
+    if (color) context.fillRect(left, base - 0.35 * line, line, 0.2 * line);
+    else context.fillText(word, left, base);
+  }
   return new Promise((done) => {
     canvas.toBlob(done, "image/png");
   });
+}
+
+/** Where each word goes, and each colour, which stands before its first word: {x, row}. */
+function wrapped(context, captions, width, line) {
+  const words = [];
+  const space = context.measureText(" ").width;
+  let row = -1;
+  for (const parts of captions.filter(({ length }) => length)) {
+    let x = 0;
+    row += 1;
+    for (const [color, text] of parts) {
+      for (const [n, word] of text.split(" ").entries()) {
+        const sample = color && !n ? 1.4 * line : 0;
+        const long = sample + context.measureText(word).width;
+        if (x && x + long > width) [x, row] = [0, row + 1];
+        if (sample) words.push({ color, x, row });
+        words.push({ word, x: x + sample, row });
+        x += long + space;
+      }
+      x += line;
+    }
+  }
+  return { words, lines: row + 1 };
 }
 
 /** Time in ms from the first sample, and a column for each lead of each named ECG, in its unit. */
