@@ -1,4 +1,6 @@
 /* What is shown, as files. */
+const LONGEST_NAME = 200; // bytes; file systems take 255
+
 /** An svg element as a PNG of so many pixels in width, on white, with captions below.
  *
  * @param captions - of each its parts, [colour or null, words].
@@ -68,6 +70,30 @@ function toCsv(model, named) {
     lines.push([time, ...named.flatMap(([, ecg]) => ecg.map((v) => v[t].toFixed(4)))].join(","));
   }
   return `${lines.join("\n")}\n`;
+}
+
+/** A name that says what a file holds: a CSV has no other place that readers do not stumble over.
+ *
+ * Person and latents come before the conditions, for which long names may have no room.
+ */
+function fileName(model, state, kind) {
+  const subjects = state.pin ? [state, state.pin] : [state];
+  const real = subjects.some(({ person }) => testSubject(model, person));
+  const pieces = [real ? "reconstructed ecg" : "synthetic ecg", model.title];
+  for (const [number, subject] of subjects.entries()) {
+    const told = subjectPieces(model, subject);
+    const conditions = told.splice(0, model.conditions.length);
+    pieces.push(...(number ? ["pinned"] : []), ...told, ...conditions);
+  }
+  let name = "";
+  for (const [number, piece] of pieces.entries()) {
+    const longer = `${name}${number ? "_" : ""}${piece.replace(/[^\p{L}\p{N}.+−-]+/gu, "-")}`;
+    if (new TextEncoder().encode(longer).length > LONGEST_NAME) {
+      return `${name}_and-${pieces.length - number}-more.${kind}`;
+    }
+    name = longer;
+  }
+  return `${name}.${kind}`;
 }
 
 function download(blob, name) {

@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -453,6 +454,7 @@ def saved(tried, tmp_path_factory):
         await click("#pin");
         await move(`#${sliders[0].id}`, 2.5);
         seen.moved = entries();
+        seen.csv = (await pictureOf(() => click("#csv"))).name;
         for (const slider of sliders.slice(1, 6)) await move(`#${slider.id}`, -1);
         seen.many = entries();
         const fan = document.querySelector("#fan");
@@ -466,6 +468,10 @@ def saved(tried, tmp_path_factory):
         const long = [["#000000", "of many words ".repeat(40).trim()]];
         seen.long = await pictureOf(async () =>
             download(await toPng(document.querySelector("#paper"), 900, [long, [[null, "end"]]])));
+        const model = openModel(JSON.parse(text("#model")), text("#numbers"));
+        const title = "é".repeat(70);
+        const person = { ...startState(model), person: "s2", shifts: { 1: -0.5 } };
+        seen.names = [fileName(model, person, "csv"), fileName({ ...model, title }, person, "csv")];
         return seen;"""
     folder = tmp_path_factory.mktemp("saved")
     return run_in(tried["cox"].page.read_text("utf-8"), VISIT + steps, folder)
@@ -496,6 +502,21 @@ def test_a_long_caption_goes_on_in_the_next_line(saved):
     rows = [each["y"] for each in saved["long"]["words"]]
     assert len(set(rows)) > 3
     assert rows[-1] > rows[-2]
+
+
+@needs_chromium
+def test_a_file_is_named_after_what_it_holds(saved):
+    pinned = saved["moved"][1].removeprefix("Pinned: ")
+    *conditions, person = (re.sub("[ /]", "-", piece) for piece in pinned.split(", "))
+    told = "_".join(conditions)
+    assert saved["csv"] == (
+        f"synthetic-ecg_a-b-model_{person}_{saved['latents'][0]}-+2.5-SD_{told}"
+        f"_pinned_{person}_{told}.csv"
+    )
+    real, long = saved["names"]
+    assert real.startswith("reconstructed-ecg_a-b-model_test-subject-2_z1-−0.5-SD_age-")
+    assert long.endswith("-years_and-2-more.csv")
+    assert len(long.encode()) < 255
 
 
 # --- without a browser ----------------------------------------------------------------------------
