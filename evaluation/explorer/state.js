@@ -50,7 +50,10 @@ function rounded(value, step) {
 
 /** A condition's value as a reader sees it. */
 function inWords(condition, value) {
-  if (value === null) return "unknown";
+  if (value === null) {
+    const taken = condition.categories.some((category) => category.toLowerCase() === "unknown");
+    return taken ? "not given" : "unknown"; // a category may be called so
+  }
   return condition.kind === "continuous" ? `${value} ${condition.unit}`.trim() : value;
 }
 

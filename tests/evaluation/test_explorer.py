@@ -318,6 +318,11 @@ def visit(tried, tmp_path_factory):
         seen.linked = [null, "unknown", "f"].map((value) =>
             fromLink(other, toLink(other, { ...startState(other), values: { sex: value } }))
                 .values.sex);
+        const [made, show] = buttonsOf(model, sex, () => {});
+        show("unknown");
+        seen.buttons = [...made.querySelectorAll("label")].map((label) =>
+            [label.textContent, label.control.checked]);
+        seen.notGiven = subjectPieces(other, { ...startState(other), values: { sex: null } })[0];
         seen.certain = survivalCurve(model, 1e4);
         await click("#restart");
         await new Promise((done) => setTimeout(done, 1000));
@@ -383,6 +388,8 @@ def test_a_link_opens_the_same_view(visit):
 @needs_chromium
 def test_a_category_may_be_called_unknown(visit):
     assert visit["linked"] == [None, "unknown", "f"]
+    assert visit["buttons"] == [["f", False], ["unknown", True], ["not given", False]]
+    assert visit["notGiven"] == "sex not given"
 
 
 @needs_chromium
