@@ -17,10 +17,10 @@ function conditionControls(model, place, change, play) {
 }
 
 function sliderOf(model, condition, change, play) {
-  const { name, low, high, step, p5, p95, unit } = condition;
+  const { name, from, to, step, p5, p95, unit } = condition;
   const id = `condition-${name}`;
-  const share = (value) => (value - low) / (high - low);
-  const slider = element("input", { type: "range", id, min: low, max: high, step });
+  const share = (value) => (value - from) / (to - from);
+  const slider = element("input", { type: "range", id, min: from, max: to, step });
   slider.value = condition.typical; // where it begins if it is unknown now
   slider.setAttribute("aria-describedby", `${id}-warning`);
   const output = element("output", { for: id });

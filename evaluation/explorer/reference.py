@@ -124,7 +124,10 @@ def _passes_on(layer: keras.layers.Layer) -> bool:
 
 
 def conditions(schema: ConditionSchema, reference: Reference) -> list[dict]:
-    """Each condition as a slider or buttons show it, with the middle 90% of the subjects."""
+    """Each condition as a slider or buttons show it, with the middle 90% of the subjects.
+
+    A slider goes `from` ... `to`; a link may name any value of the plausible `low` to `high`.
+    """
     described = []
     for condition in schema.conditions:
         one = {
@@ -139,17 +142,24 @@ def conditions(schema: ConditionSchema, reference: Reference) -> list[dict]:
             low, high = _middle(condition, (mean, sd), reference)
             width = (high - low) or 1.0
             step = 10.0 ** np.floor(np.log10(width / 20))
+            # As far beyond the middle as that is wide: limits may be far from where subjects are.
+            reach = [np.floor((low - width) / step) * step, np.ceil((high + width) / step) * step]
+            limits = [
+                end if limit is None else limit
+                for end, limit in zip(reach, (condition.low, condition.high), strict=True)
+            ]
             one |= {
                 "mean": mean,
                 "sd": sd,
                 "p5": low,
                 "p95": high,
-                "low": low - width if condition.low is None else condition.low,
-                "high": high + width if condition.high is None else condition.high,
+                "low": float(limits[0]),
+                "high": float(limits[1]),
+                "from": float(np.round(max(reach[0], limits[0]), 10)),
+                "to": float(np.round(min(reach[1], limits[1]), 10)),
                 "step": float(step),
                 "typical": float(np.round(np.round(mean / step) * step, 10)),
             }
-            one["low"], one["high"] = float(one["low"]), float(one["high"])
         else:
             codes = condition.codes(reference.subjects[condition.name])
             known = codes[~np.isnan(codes)].astype(int)

@@ -158,6 +158,23 @@ def test_a_condition_that_few_subjects_have_is_placed_by_its_mean_and_sd():
     json.dumps(description(model, Numbers(), of_training(cohort)), allow_nan=False)
 
 
+def test_most_of_the_way_of_a_slider_is_where_subjects_are():
+    skewed = np.exp(np.random.default_rng(0).normal(4.5, 1, 300))
+    cohort = Cohort(COHORT.ecg, COHORT.subjects.assign(bnp=skewed, free=skewed))
+    bnp = Condition("bnp", "continuous", "ng/L", 0, 70_000)
+    schema = ConditionSchema([*CONDITIONS, bnp, Condition("free")]).fit(cohort.subjects)
+    age, _, _, bnp, free = conditions(schema, of_training(cohort))
+    for one in (age, bnp, free):
+        width = one["p95"] - one["p5"]
+        assert one["low"] <= one["from"] < one["p5"]
+        assert one["p95"] < one["to"] <= one["high"]
+        assert width / (one["to"] - one["from"]) > 0.32
+        assert one["to"] == pytest.approx(one["p95"] + width, abs=one["step"]) or one is age
+    assert (age["low"], age["high"]) == (0, 120)
+    assert (bnp["from"], bnp["low"], bnp["high"]) == (0, 0, 70_000)
+    assert (free["from"], free["to"]) == (free["low"], free["high"])
+
+
 def test_nothing_of_a_single_subject_is_in_the_page(tmp_path):
     ids = [f"patient-{n:04d}-x" for n in range(300)]
     cohort = Cohort(COHORT.ecg, COHORT.subjects.assign(subject_id=ids, patient_id=ids))

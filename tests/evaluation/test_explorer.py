@@ -284,6 +284,8 @@ def visit(tried, tmp_path_factory):
         seen.warned = text("#conditions .warning");
         await click("#condition-age-unknown");
         seen.unknown = [drawn(), text("output[for=condition-age]")];
+        seen.bmi = ["min", "max"].map((end) =>
+            Number(document.querySelector("#condition-bmi").getAttribute(end)));
         await move("#condition-age", 50);
         await click("#pin");
         await click("#another");
@@ -362,6 +364,13 @@ def test_beyond_the_training_subjects_it_warns(visit):
     age = COHORT.subjects["age"].quantile([0.05, 0.95]).round()
     assert visit["aged"][2] == ("" if age[0.95] >= 79 else visit["warned"])
     assert f"({age[0.05]:.0f} to {age[0.95]:.0f} years)" in visit["warned"]
+
+
+@needs_chromium
+def test_a_slider_goes_where_subjects_are_and_a_link_beyond(visit, tried):
+    [bmi] = (one for one in tried["cox"].described["conditions"] if one["name"] == "bmi")
+    assert visit["bmi"] == [bmi["from"], bmi["to"]]
+    assert bmi["to"] < visit["states"][1]["values"]["bmi"] == 80
 
 
 @needs_chromium
