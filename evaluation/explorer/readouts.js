@@ -5,6 +5,8 @@ const SIGNS = { degrees: "°" };
 
 /** The middle 90% of a feature of subjects of like conditions: [low, high], or null.
  *
+ * Null too where its ends have crossed, as two lines may far from all subjects.
+ *
  * `reference.design` has the columns that the coefficients are for.
  */
 function middleRange(model, feature, values) {
@@ -16,9 +18,10 @@ function middleRange(model, feature, values) {
     else categories.slice(1).forEach((category) => design.push(value === category ? 1 : 0));
     design.push(value === null ? 1 : 0);
   }
-  return [feature.low, feature.high].map((ends) =>
+  const [low, high] = [feature.low, feature.high].map((ends) =>
     ends.reduce((sum, coefficient, column) => sum + coefficient * design[column], 0),
   );
+  return low <= high ? [low, high] : null;
 }
 
 /** Where a value stands: -1 below the range, 1 above, 0 within or not known. */
@@ -116,7 +119,7 @@ function flag(side) {
 /** The range as a band, and the value as a mark on it. */
 function bandOf(feature, value, [low, high]) {
   const width = high - low || 1;
-  const place = (v) => Math.min(Math.max(24 + (48 * (v - low)) / width, 2), 94);
+  const place = (v) => Math.min(Math.max(24 + (48 * (v - low)) / width, 4), 92);
   const svg = svgElement("svg", { viewBox: "0 0 96 12", class: "range", "aria-hidden": true });
   svg.append(svgElement("rect", { x: 24, y: 3, width: 48, height: 6, rx: 3, class: "middle" }));
   if (Number.isFinite(value)) {
