@@ -103,6 +103,7 @@ def test_every_kind_of_model_has_a_page(name, tmp_path):
     assert kl == sorted(kl, reverse=True)
     why = "2 leads: V1, V2.</p>" in page.read_text("utf-8")
     assert why is (not described["features"])
+    assert ("not corrected" in page.read_text("utf-8")) is bool(described["features"])
     assert page.stat().st_size < 6e6
     assert not re.search(r"""(src|href)=["'](?!#)""", page.read_text("utf-8"))
 
