@@ -186,10 +186,11 @@ function drawSurvival(model, curves) {
   const years = times.at(-1);
   const step = [0.25, 0.5, 1, 2, 5, 10, 20].find((one) => years / one <= 6) ?? 50;
   for (let year = 0; year <= years; year += step) {
-    const last = year + step > years;
-    const label = { x: x(year), y: top + height + 12, "text-anchor": last ? "end" : "middle" };
-    svg.append(svgElement("text", label, last ? `${year} years` : `${year}`));
+    const label = { x: x(year), y: top + height + 12, "text-anchor": "middle" };
+    svg.append(svgElement("text", label, `${year}`));
   }
+  const middle = { x: x(years / 2), y: top + height + 25, "text-anchor": "middle" };
+  svg.append(svgElement("text", middle, "years"));
   for (const [logHazard, name] of curves) {
     const points = survivalCurve(model, logHazard).map((share, n) => `${x(times[n])},${y(share)}`);
     svg.append(svgElement("polyline", { points: points.join(" "), class: name }));

@@ -489,6 +489,16 @@ def saved(tried, tmp_path_factory):
         seen.long = await pictureOf(async () =>
             download(await toPng(document.querySelector("#paper"), 900, [long, [[null, "end"]]])));
         const model = openModel(JSON.parse(text("#model")), text("#numbers"));
+        seen.years = [...document.querySelectorAll("#risk svg text[y='150']")].map((one) => {
+            const { x, width } = one.getBBox();
+            return [one.textContent, x, x + width];
+        });
+        for (const { media } of document.styleSheets[0].cssRules) {
+            if (media?.mediaText.includes("500px")) media.mediaText = "all";
+        }
+        seen.columns = ["thead tr", "tbody tr"].map((row) =>
+            [...document.querySelector(`#features ${row}`).children].slice(-3).map((cell) =>
+                cell.getBoundingClientRect().right));
         const title = "é".repeat(70);
         const person = { ...startState(model), person: "s2", shifts: { 1: -0.5 } };
         seen.names = [fileName(model, person, "csv"), fileName({ ...model, title }, person, "csv")];
@@ -537,6 +547,19 @@ def test_a_file_is_named_after_what_it_holds(saved):
     assert real.startswith("reconstructed-ecg_a-b-model_test-subject-2_z1-−0.5-SD_age-")
     assert long.endswith("-years_and-2-more.csv")
     assert len(long.encode()) < 255
+
+
+@needs_chromium
+def test_the_years_below_a_survival_curve_stand_apart(saved):
+    names, left, right = zip(*saved["years"], strict=True)
+    assert names[-2:] == ("10", "12")
+    assert all(end < start for end, start in zip(right, left[1:], strict=False))
+
+
+@needs_chromium
+def test_on_a_narrow_screen_each_column_is_below_its_head(saved):
+    head, body = saved["columns"]
+    assert head == body
 
 
 # --- without a browser ----------------------------------------------------------------------------
