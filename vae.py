@@ -522,6 +522,14 @@ class VAE(OwnObjective):
                 negative seed.
         """
         inputs.check_draws(n, seed)
+        ecg, done = np.empty((n, *self.ecg_shape), np.float32), 0
+        for noise in self.noise_batches(n, seed):
+            ecg[done : done + len(noise)] = noise
+            done += len(noise)
+        return ecg
+
+    def noise_batches(self, n: int, seed: int = 0) -> Iterator[np.ndarray]:
+        """As `draw_noise`, for more ECGs than fit in memory: yields (B, L, T) mV, row after row."""
         if self.settings["noise"] != "per_sample":
             raise ModelError(
                 'Noise that looks like that of recordings needs a model of noise="per_sample". '
@@ -529,10 +537,10 @@ class VAE(OwnObjective):
             )
         parts = (np.log(self.noise_sd_uv / 1000), self.noise_leads, self.noise_time)
         fitted = observation.Fitted(*map(ops.convert_to_numpy, parts))
-        ecg = np.empty((n, *self.ecg_shape), np.float32)
-        for rows, noise in observation.draws(fitted, n, seed):
-            ecg[rows] = noise if self._expansion is None else self._expansion @ noise
-        return ecg
+        return (
+            noise if self._expansion is None else self._expansion @ noise
+            for _, noise in observation.draws(fitted, n, seed)
+        )
 
     def bound(
         self, ecg: np.ndarray, conditions: Conditions | None = None, seed: int = 0

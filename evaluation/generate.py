@@ -18,6 +18,7 @@ import sys
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
+from itertools import chain, islice
 from pathlib import Path
 
 import numpy as np
@@ -51,6 +52,7 @@ def generate_files(
     seed: int = 0,
     format: str = "wfdb",
     overwrite: bool = False,
+    noise: bool = False,
 ) -> Path:
     """Writes generated ECGs, the same as `VAE.generate` gives for this n, seed and conditions.
 
@@ -63,6 +65,7 @@ def generate_files(
         format: "wfdb" (`ecg_000001.hea` and `.dat`), "csv", "png" (on ECG paper), each a file per
             ECG, or "npz" (`ecg.npz`, all in one).
         overwrite: replace what was generated into this folder before.
+        noise: add observation noise, as `VAE.generate` does: ECGs as a machine records them.
 
     Returns:
         `subjects.csv` in that folder. It is written row by row, each after its ECG.
@@ -103,13 +106,23 @@ def generate_files(
     for name in schema.names:
         value = conditions.get(name)
         subjects[name] = value if np.ndim(value) == 0 else list(value) * (n // len(value))
-    subjects["seed"], subjects["model"] = seed, _model_name(folder)
+    subjects["seed"] = seed
+    subjects["model"] = _model_name(folder) + ", with observation noise" * noise
+    chunks = model.decode_batches(model.prior.sample(encoded, seed), encoded)
+    if noise:
+        chunks = _sums(chunks, model.noise_batches(n, seed))
     out.mkdir(parents=True, exist_ok=True)
     with owned(out):
         _make_room(out, subjects, format, overwrite)
-        chunks = model.decode_batches(model.prior.sample(encoded, seed), encoded)
         (_write_arrays if format == "npz" else _write_each)(out, chunks, subjects, model, format)
     return out / TABLE
+
+
+def _sums(chunks: Iterator[np.ndarray], noise: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
+    """ECGs with noise, both in chunks, of different lengths."""
+    rows = chain.from_iterable(noise)
+    for chunk in chunks:
+        yield chunk + np.stack(list(islice(rows, len(chunk)))).astype(np.float32)
 
 
 def _model_name(folder: Path) -> str:
@@ -254,6 +267,7 @@ def parse(arguments: Sequence[str]) -> tuple[Path, argparse.Namespace, dict[str,
         "float32 in mV (default: wfdb); of a model in standardised units, these instead",
     )
     add("--conditions", type=Path, metavar="TABLE.csv", help="a row of conditions per ECG")
+    add("--noise", action="store_true", help="add noise like that of recordings")
     add("--overwrite", action="store_true", help="replace what was generated there before")
     options = {action.dest for action in parser._actions}
     group = parser.add_argument_group(
@@ -355,6 +369,7 @@ def main(arguments: Sequence[str]) -> None:
             options.seed,
             options.format,
             options.overwrite,
+            options.noise,
         )
         n = len(pd.read_csv(table))
         print(f"{n} ECG{'s' * (n != 1)}, {options.format}: {table.parent}")

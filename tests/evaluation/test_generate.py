@@ -70,6 +70,30 @@ def refused(capsys, *arguments):
 
 # --- what is written ----------------------------------------------------------------------------
 
+
+def test_noise_is_that_of_the_model_and_is_said(tmp_path, here, capsys, monkeypatch):
+    cohort = simulate(60, 0)
+    vae = VAE(
+        *((12, 400, 1), (2, 2), ((1, 40), (8, 1)), ("same", "valid"), 3, 5),
+        schema=ConditionSchema(CONDITIONS[:2] + [Condition("bmi", "continuous")]).fit(
+            cohort.subjects
+        ),
+        hidden=(8,),
+        noise="per_sample",
+    )
+    vae.adapt(cohort.ecg, cohort.subjects).fit_noise(cohort.ecg, cohort.subjects)
+    vae.save(tmp_path / "noisy")
+    monkeypatch.setattr("model.noise.CHUNK", 7)  # other chunks than those of the ECGs
+    arguments = ["--n", "600", "--age", "60", "--sex", "male", "--bmi", "25", "--format", "npz"]
+    main([str(tmp_path / "noisy"), "--out", str(tmp_path / "out"), "--noise", *arguments])
+    with np.load(tmp_path / "out" / "ecg.npz") as arrays:
+        expected = vae.generate(600, noise=True, age=60, sex="male", bmi=25)
+        np.testing.assert_allclose(arrays["ecg"], expected, atol=1e-5)
+    assert set(table_of(tmp_path / "out")["model"]) == {"noisy, with observation noise"}
+    assert "noise='" in refused(capsys, "small", "--out", "none", "--noise")
+    assert not Path("none").exists()
+
+
 AT = {"age": 63.0, "sex": "female", "lvef": 45.0, "lv_side": "high"}
 TYPED = ("--age", "63", "--sex", "female", "--lvef", "45", "--lv-side", "high")
 
