@@ -64,6 +64,30 @@ def test_a_flag_is_missing_where_nothing_was_measured(folder):
     ConditionSchema([CONDITIONS[name] for name in MEASURED]).check(cohort.subjects)
 
 
+def test_each_number_is_that_of_its_own_column(tmp_path):
+    values = {old: [10.0 * place + row for row in range(3)] for place, old in enumerate(NUMBERS, 1)}
+    write_echonext(tmp_path / "echonext", ("train", "val", "test"), **values)
+    cohort = load(tmp_path / "echonext")
+    for name, place in {
+        **{"age": "age_at_ecg", "lvef": "lvef_value", "pasp": "pasp_value"},
+        **{"ivs": "ivs_measurement", "lvpw": "lvpw_measurement"},
+        "tr_max_velocity": "tr_max_velocity_value",
+    }.items():
+        assert column(cohort, name) == values[place]
+
+
+def test_one_measurement_is_enough_for_a_flag_and_one_that_is_set_needs_none(tmp_path):
+    write_echonext(
+        tmp_path / "echonext",
+        ("train", "val", "test"),
+        ivs_measurement=[1.0, np.nan, np.nan],
+        lvpw_measurement=[np.nan] * 3,
+        lvwt_gte_13_flag=[0, 0, 1],
+    )
+    flag = load(tmp_path / "echonext").subjects["lvwt_gte_13"]
+    assert flag.fillna("?").tolist() == ["no", "?", "yes"]
+
+
 def test_the_split_is_that_of_the_data_set(folder):
     split = load(folder).split(by_fold=True)
     assert column(split.test, "subject_id") == ["E1"]

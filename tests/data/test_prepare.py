@@ -132,6 +132,16 @@ def test_what_cost_too_much_is_not_tried_again(tmp_path):
     assert len(log(tmp_path)) == 10
 
 
+def test_another_table_takes_the_beats_that_are_there(tmp_path):
+    first = run(tmp_path, n=6, refused=(0, 3))
+    again = run(tmp_path, n=6, refused=(0, 3), table=subjects(6).assign(age=70.0))
+    assert len(list((tmp_path / "cache").iterdir())) == 2
+    assert len(log(tmp_path)) == 6
+    assert again.subjects["age"].eq(70).all()
+    assert again.subjects["subject_id"].tolist() == ["s1", "s2", "s4", "s5"]
+    np.testing.assert_array_equal(again.ecg, first.ecg)
+
+
 def test_other_settings_are_prepared_anew(tmp_path):
     run(tmp_path)
     run(tmp_path, settings={"path": "b"})
