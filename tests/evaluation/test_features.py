@@ -4,7 +4,7 @@ import pytest
 from scipy import signal
 
 from benchmarks.features import errors, validation_table
-from data.cohort import LEADS, QRS_SAMPLE, derive_leads, independent_leads
+from data.cohort import INDEPENDENT_LEADS, LEADS, QRS_SAMPLE, derive_leads, independent_leads
 from data.synthetic import simulate
 from evaluation.measures import features
 from evaluation.measures.features import FEATURES, KORS, measure
@@ -119,6 +119,37 @@ def test_amplitudes_are_those_read_off_the_leads():
         assert table[f"p_{lead.lower()}"] == pytest.approx(0.12 * height / 1.5, abs=0.012)
     assert table["sokolow_lyon"] == pytest.approx(0.6 + 1.65, abs=0.01)
     assert table["cornell"] == pytest.approx(1.5 * (0.6 - 0.45), abs=0.01)
+
+
+def test_p_is_measured_from_the_line_between_its_ends():
+    drift = 0.08 * np.clip(-(MS + 40) / 260, 0, None)
+    level, rising = (
+        measure((ordinary_beat() + one).astype(np.float32)).iloc[0] for one in (0, drift)
+    )
+    for lead in ("ii", "v4"):
+        assert rising[f"p_{lead}"] == pytest.approx(level[f"p_{lead}"], abs=0.012)
+
+
+def test_between_samples_a_lead_runs_straight_and_at_nan_it_has_no_value():
+    ramp = np.arange(10.0)[None, None].repeat(3, axis=0)
+    found = features._value_at(ramp, np.array([3.25, 9, np.nan]))
+    np.testing.assert_allclose(found[:, 0], [3.25, 9, np.nan])
+
+
+def test_the_vector_is_that_of_the_published_regression():
+    """Kors et al. 1990, in hundredths."""
+    published = {
+        "I": (38, -7, 11),
+        "II": (-7, 93, -23),
+        "V1": (-13, 6, -43),
+        "V2": (5, -2, -6),
+        "V3": (-1, -5, -14),
+        "V4": (14, 6, -20),
+        "V5": (6, -17, -11),
+        "V6": (54, 13, 31),
+    }
+    expected = np.array([published[lead] for lead in INDEPENDENT_LEADS]).T / 100
+    np.testing.assert_allclose(KORS, expected, atol=1e-7)
 
 
 @pytest.mark.parametrize("degrees", [-150, -60, 0, 45, 90, 170])

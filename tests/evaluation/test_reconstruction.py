@@ -39,6 +39,8 @@ def test_errors_per_lead_are_those_of_that_lead():
         x, y = TEST[:, LEADS.index(lead)], MADE[:, LEADS.index(lead)]
         r = np.mean([stats.pearsonr(a, b).statistic for a, b in zip(x, y, strict=True)])
         assert METRICS[f"mae_uv_{lead}"] == pytest.approx(1000 * np.abs(y - x).mean(), rel=1e-5)
+        rmse = 1000 * np.sqrt(np.square(y - x).mean())
+        assert METRICS[f"rmse_uv_{lead}"] == pytest.approx(rmse, rel=1e-5)
         assert METRICS[f"pearson_r_{lead}"] == pytest.approx(r, rel=1e-5)
 
 
@@ -72,6 +74,8 @@ def test_the_mean_beat_and_pca_are_fitted_on_the_training_recordings():
     test = (TEST - mean).reshape(len(TEST), -1)
     residual = test - test @ components.T @ components
     assert METRICS["mean_beat_mae_uv"] == pytest.approx(1000 * np.abs(test).mean(), rel=1e-9)
+    rmse = 1000 * np.sqrt(np.square(test).mean())
+    assert METRICS["mean_beat_rmse_uv"] == pytest.approx(rmse, rel=1e-9)
     assert METRICS["pca4_mae_uv"] == pytest.approx(1000 * np.abs(residual).mean(), rel=1e-7)
 
 

@@ -71,6 +71,13 @@ def test_real_ecgs_in_place_of_generated_ones_recover_the_same(regressor):
     assert metrics["recovery_mae_age"] == pytest.approx(errors.mean())
 
 
+def test_each_of_several_ecgs_of_a_recording_is_read_beside_its_own_conditions(regressor):
+    twice = np.concatenate([SPLIT.test.ecg, SPLIT.test.ecg])
+    metrics = recovery_metrics(SCHEMA, regressor, SPLIT.test, twice, draws=10)
+    for name in ("r2_age", "mae_age", "auc_sex"):
+        assert metrics[f"recovery_{name}_difference"] == pytest.approx(0, abs=1e-9)
+
+
 def test_a_generator_collapsed_onto_the_conditions_is_read_far_better_than_real_ecgs(regressor):
     """The mean beat at these conditions: regression of every sample, and nothing else."""
 
@@ -160,3 +167,10 @@ def test_scores_are_those_of_brute_force_and_paired():
     np.testing.assert_allclose(*found)  # in every bootstrap sample
     assert found[0].std() > 0.01
     assert scores([predicted], np.ones(60), [1.0], patients, True, 0, 100) == {}
+
+
+def test_errors_that_are_all_alike_are_so_however_many_recordings_a_draw_has():
+    value = np.arange(12.0)
+    patients = np.array([0] * 6 + [1, 2, 3, 4, 5, 6])
+    found = scores([value[None] + 2], value, [0.0], patients, False, 0, 50)
+    np.testing.assert_allclose(found["mae"][0], 2, rtol=1e-6)

@@ -533,6 +533,13 @@ def test_the_summary_says_where_the_generator_falls_short(tmp_path, section, cha
     assert expected in short_of(report(tmp_path / "run", metrics=metrics))
 
 
+def test_a_reconstruction_attack_that_may_be_chance_is_nothing_to_warn_of(tmp_path):
+    attack = {"reconstruction_auc": 0.55, "reconstruction_auc_low": 0.45}
+    page = report(tmp_path / "run", metrics={"privacy": PRIVACY | attack})
+    assert "No sign that generated ECGs give training patients away" in page.text
+    assert "Where it falls short" not in page.text
+
+
 def test_findings_that_say_the_same_of_several_conditions_are_one_sentence(tmp_path):
     probes = {f"probe_r2_{name}{end}": 0.5 for name in ("age", "bmi") for end in ("", "_low")}
     page = report(tmp_path / "run", metrics={"latent": probes})
