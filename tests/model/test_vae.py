@@ -198,6 +198,28 @@ def test_free_bits_replace_the_kl_of_a_dimension_below_them():
     assert values["objective"] - values["reconstruction"] == pytest.approx(kl.sum(), abs=0.05)
 
 
+def at_kl(kl, **arguments):
+    """A model of two subjects whose first has this KL in each dimension, and its loss by parts."""
+    x = np.zeros((2, len(INDEPENDENT), 60), np.float32)
+    mean = np.stack([np.sqrt(2 * np.array(kl)), np.zeros(len(kl))]).astype(np.float32)
+    given = {"standardised": x, "decoded": x, "mean": mean, "log_var": 0 * mean}
+    model = VAE(SHAPE, *LAYERS, len(kl), 0, **arguments)
+    loss = model.compute_loss(None, None, given, sample_weight=np.array([1.0, 0]))
+    parts = {name: float(tracker.result()) for name, tracker in model.trackers.items()}
+    assert parts["loss"] == float(loss)
+    return parts
+
+
+def test_a_dimension_is_active_above_a_tenth_of_a_nat_in_the_weighted_mean():
+    assert at_kl([0.05, 0.2, 0.4, 2.0])["active_units"] == 3
+
+
+def test_free_bits_count_in_the_weighted_mean_and_leave_the_kl_that_is_told():
+    parts = at_kl([0.5, 4.0], free_bits=1.5)
+    assert parts["kl"] == pytest.approx(4.5)
+    assert parts["loss"] - parts["reconstruction"] == pytest.approx(1.5 + 4, abs=1e-3)
+
+
 def test_the_kl_weight_of_the_moment_is_in_the_loss_and_the_final_one_in_the_objective():
     model = trained(kl_weight=0.5)
     model.kl_weight.assign(0.25)

@@ -328,6 +328,11 @@ def test_training_uses_both_schedules(tmp_path, monkeypatch):
 # --- fit ------------------------------------------------------------------------------------------
 
 
+def test_gradients_are_clipped_at_the_norm_that_is_asked_for(tmp_path):
+    model, _ = trained(tmp_path / "training.npz", epochs=1, gradient_norm=3.0)
+    assert model.optimizer.global_clipnorm == 3
+
+
 def test_the_objective_falls(tmp_path):
     settings = replace(CONFIGURED.model, condition_dropout=0.0)
     _, history = trained(tmp_path / "training.npz", replace(CONFIGURED, model=settings))
