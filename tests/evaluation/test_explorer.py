@@ -562,6 +562,92 @@ def test_on_a_narrow_screen_each_column_is_below_its_head(saved):
     assert head == body
 
 
+@pytest.fixture(scope="module")
+def numbers(tried, tmp_path_factory):
+    """What functions of the page of the Cox model give, and what it shows of a pinned person."""
+    steps = """
+        const model = openModel(JSON.parse(text("#model")), text("#numbers"));
+        const start = startState(model);
+        const [{ index }] = model.latent;
+        const at = (parts) => [...ecgOf(model, { ...start, ...parts }).z];
+        const moved = (parts) => [at(parts), at({ ...parts, shifts: { [index]: 2 } })];
+        const real = { person: "s2", values: model.subjects[1].values };
+        const encoded = [start, real].map(({ values }) => [...encodeConditions(model, values)]);
+        const found = { index, encoded, typical: moved({}), real: moved(real) };
+        const scaled = { ...model, head: { ...model.head, mean: 3, sd: 2 } };
+        found.head = [model, scaled].map((one) => headOutput(one, at({}), encoded[0])[0]);
+        found.binary = headInWords({ kind: "binary" }, [2]);
+        found.swept = sweepValues({ kind: "continuous", p5: 10, p95: 40, step: 1 }, 4);
+        found.sides = [170, -170, 160, -160].map((value) =>
+            outside({ centre: 175 }, value, [165, 195]));
+        drawSurvival(model, [[0, "was"], [1, "now"]]);
+        found.heights = [...document.querySelectorAll("#risk polyline")].map((line) =>
+            line.getAttribute("points").split(" ").map((point) => Number(point.split(",")[1])));
+        let file = null;
+        window.download = (blob) => { file = blob; };
+        await click("#pin");
+        await move("#condition-age", 79);
+        await move(`#${document.querySelector("#latents input").id}`, 2);
+        const other = { values: { ...start.values, age: 79 }, shifts: { [index]: 2 } };
+        found.hazards = [{}, other].map((parts) => {
+            const { z, encoded } = ecgOf(model, { ...start, ...parts });
+            return headOutput(model, z, encoded)[0];
+        });
+        found.risk = text("#risk p");
+        await click("#csv");
+        found.csv = await file.text();
+        found.pinned = [...ecgOf(model, start).ecg[0]];
+        return found;"""
+    folder = tmp_path_factory.mktemp("numbers")
+    return run_in(tried["cox"].page.read_text("utf-8"), VISIT + steps, folder)
+
+
+@needs_chromium
+def test_a_latent_moves_a_drawn_person_before_the_prior_and_a_real_one_after_it(tried, numbers):
+    model = tried["cox"].model
+    mean, spread = model.prior.mixture.moments()
+    step = 2 * spread * (np.arange(len(mean)) == numbers["index"])
+    encoded = np.array(numbers["encoded"])
+    for u, z in zip((mean, mean + step), numbers["typical"], strict=True):
+        assert z == pytest.approx(model.prior.place(u[None], encoded[:1])[0], abs=1e-4)
+    before, after = np.array(numbers["real"])
+    expected, _ = model.encode(COHORT.ecg[:3], COHORT.subjects[:3])
+    assert before == pytest.approx(expected[1], abs=1e-4)
+    _, sd = model.prior._moments(encoded[1:])
+    assert after - before == pytest.approx(step * sd[0], abs=1e-4)
+
+
+@needs_chromium
+def test_the_head_is_told_in_its_own_unit_and_as_a_ratio_to_what_is_pinned(numbers):
+    plain, scaled = numbers["head"]
+    assert scaled == pytest.approx(3 + 2 * plain)
+    assert numbers["binary"] == "Probability 0.88"
+    before, now = numbers["hazards"]
+    assert abs(now - before) > 0.05
+    ratio = float(numbers["risk"].rsplit(" ", 1)[1].rstrip("."))
+    assert ratio == pytest.approx(np.exp(now - before), rel=0.01)
+
+
+@needs_chromium
+def test_ends_of_ranges_belong_to_them_and_angles_turn(numbers):
+    assert numbers["swept"] == [10, 20, 30, 40]
+    assert numbers["sides"] == [0, 0, -1, 1]
+
+
+@needs_chromium
+def test_survival_falls_on_the_page(numbers):
+    assert len(numbers["heights"]) == 2
+    for heights in numbers["heights"]:  # from above
+        assert heights[0] < heights[-1]
+
+
+@needs_chromium
+def test_a_file_holds_what_is_pinned_beside_what_is_shown(numbers):
+    table = pd.read_csv(io.StringIO(numbers["csv"]))
+    assert table["pinned_I"].to_numpy() == pytest.approx(np.array(numbers["pinned"]), abs=1e-4)
+    assert np.abs(table["I"] - table["pinned_I"]).max() > 0.01
+
+
 # --- without a browser ----------------------------------------------------------------------------
 
 
