@@ -19,6 +19,7 @@ from evaluation.measures.names import effects_in, feature_title
 from evaluation.report import reading
 from evaluation.report.findings import Finding
 from evaluation.report.page import PAGES, write_report, write_results
+from evaluation.report.tables import text
 
 PNG = base64.b64decode(
     "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNkYPhfDwAChwGA60e6kgAAAABJRU5ErkJggg=="
@@ -671,6 +672,18 @@ def test_a_damaged_environment_is_named(tmp_path):
     (tmp_path / "metrics.json").write_text("{}", encoding="utf-8")
     with pytest.raises(ValueError, match=r"environment.json is no valid JSON"):
         write_report(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("value", "written"),
+    [
+        *((None, "–"), (math.nan, "–"), (True, "yes"), (False, "no"), ("median", "median")),
+        *((12345, "12,345"), (12345.6, "12,346"), (-12345.6, "-12,346"), (2e9, "2e+09")),
+        *((1234.56, "1235"), (0.0123456, "0.01235"), (10.0, "10")),
+    ],
+)
+def test_a_value_is_written_as_people_do(value, written):
+    assert text(value) == written
 
 
 def test_figures_stand_in_the_order_of_their_captions(tmp_path):
