@@ -91,6 +91,15 @@ def test_arrays_that_break_the_contract_are_refused(tmp_path, ecg, message):
         load_arrays(folder(tmp_path, ecg))
 
 
+def test_leads_in_another_order_in_most_ecgs_are_refused(tmp_path):
+    odd = ECG.copy()
+    odd[0] = ECG[0, ::-1]
+    assert len(load_arrays(folder(tmp_path, odd))) == 3
+    odd[2] = ECG[2, ::-1]
+    with pytest.raises(CohortError, match="do not follow from I and II in most of the 3 ECGs"):
+        load_arrays(folder(tmp_path, odd))
+
+
 def test_an_empty_or_odd_place_is_refused(tmp_path):
     with pytest.raises(CohortError, match=r"ecg\.npy is not there"):
         load_arrays(tmp_path)

@@ -8,11 +8,18 @@ from data.beats import BeatError, median_beat
 from data.cohort import LEADS, QRS_SAMPLE, SAMPLES, derive_leads, einthoven_residual
 from data.leads import independent_leads
 from data.readers import cardiosoft
-from data.readers.cardiosoft import MEASUREMENTS, read_measurements, read_median_beat, read_strip
+from data.readers.cardiosoft import (
+    MEASUREMENTS,
+    read_measurements,
+    read_median_beat,
+    read_person,
+    read_strip,
+)
 from tests.cardiosoft_files import (
     MEASURED,
     MIDDLE,
     document,
+    element,
     samples_text,
     stored_beat,
     stored_strip,
@@ -97,6 +104,20 @@ def test_a_measurement_that_is_none_or_in_another_unit_is_missing(file, value):
     text = document(waveforms(stored_beat()), measured=MEASURED | {"QRSDuration": value}, age="")
     found = read_measurements(write(file, text))
     assert [name for name in found if np.isnan(found[name])] == ["ecg_age", "ecg_qrs_duration"]
+
+
+@pytest.mark.parametrize(
+    ("month", "day", "age"), [(3, 13, 61), (3, 14, 62), (2, 20, 61), (4, 1, 62)]
+)
+def test_where_no_age_is_given_it_is_that_since_the_last_birthday(file, month, day, age):
+    def parts(**numbers):
+        return "".join(element(name.capitalize(), value) for name, value in numbers.items())
+
+    moment = parts(hour=9, minute=5, second=1, day=day, month=month, year=2019)
+    born = element("BirthDateTime", parts(day=14, month=3, year=1957))
+    inside = element("ObservationDateTime", moment) + element("PatientInfo", born)
+    write(file, element("CardiologyXML", inside))
+    assert read_person(file).age == age
 
 
 def test_without_count_and_rate_the_beat_is_still_there(file):

@@ -440,6 +440,11 @@ def test_cox_regression_recovers_the_stated_hazards(cohort: Cohort) -> None:
     assert abs(cohort.truth["log_hazard"].mean()) < 0.12
 
 
+def test_age_male_sex_weight_and_what_is_abnormal_in_the_ecg_raise_the_risk() -> None:
+    assert {"age", "male", "bmi", "qrs_duration", "qtc", "qrs_t_angle"} < set(HAZARDS)
+    assert all(weight > 0 for weight, _ in HAZARDS.values())
+
+
 def test_the_ecg_adds_to_the_conditions_by_as_much_as_stated(cohort: Cohort) -> None:
     subjects = cohort.subjects
     oracle = concordance_index(subjects["time"], -cohort.truth["log_hazard"], subjects["event"])

@@ -11,6 +11,7 @@ from lifelines.calibration import survival_probability_calibration
 from lifelines.statistics import multivariate_logrank_test
 from lifelines.utils import concordance_index
 from matplotlib.figure import Figure
+from scipy.interpolate import CubicSpline
 from scipy.optimize import minimize_scalar
 
 from evaluation.figures.survival import (
@@ -272,6 +273,21 @@ def test_calibration_index_agrees_with_lifelines():
     observed = calibration_curve(probability, time, event, 4.0)
     assert expected > 0.05
     assert np.abs(observed - probability).mean() == pytest.approx(expected, abs=0.015)
+
+
+def test_calibration_curve_is_a_cox_regression_on_a_natural_spline_of_three_knots():
+    x, time, event = outcomes(13, 400)
+    x = np.exp(x / 2) - 2
+    knots = np.quantile(x, (0.1, 0.5, 0.9))
+    spline = CubicSpline(knots, (0, 1, 0), bc_type="natural")
+    inside = np.clip(x, knots[0], knots[2])
+    bend = spline(inside) + spline(inside, 1) * (x - inside)  # straight beyond the knots
+    table = pd.DataFrame({"x": x, "bend": bend, "time": time, "event": event})
+    fitted = CoxPHFitter().fit(table, "time", "event")
+    expected = 1 - fitted.predict_survival_function(table, times=[4.0]).to_numpy()[0]
+    observed = calibration_curve(-np.expm1(-np.exp(x)), time, event, 4.0)
+    assert np.abs(fitted.params_["bend"] / fitted.standard_errors_["bend"]) > 3
+    np.testing.assert_allclose(observed, expected, atol=1e-3)
 
 
 def test_calibration_curve_finds_the_true_probability_of_distorted_predictions():
