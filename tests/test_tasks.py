@@ -144,5 +144,9 @@ def test_a_run_trains_and_judges_it(added, tmp_path, monkeypatch):
     assert left_out == ["subject_id,reason", "lost,lead V1 is flat"]
     metrics = json.loads((folder / "metrics.json").read_text())["prediction"]
     assert {"mae", "rmse", "r2", "mae_null"} <= set(metrics)
-    assert VAE.load(folder).task == "huber"
+    model = VAE.load(folder)
+    assert model.task == "huber"
+    mass = cohort.split(0.2, 0.25, config.data.seed).train.subjects["lv_mass"]
+    assert float(model.target_mean.numpy()) == pytest.approx(mass.mean(), rel=1e-5)
+    assert float(model.target_sd.numpy()) == pytest.approx(mass.std(ddof=0), rel=1e-5)
     assert json.loads((folder / "config.json").read_text())["model"]["task"] == "huber"

@@ -27,6 +27,7 @@ from training.setup import (
     build_model,
     check_split,
     compare_division,
+    open_data,
     samples_of,
     warm_start,
     with_targets,
@@ -213,6 +214,18 @@ def test_an_event_that_nobody_outlives_is_no_event_to_judge_by():
         check_split(split, ModelConfig(task="cox"))
 
 
+# --- seeds ----------------------------------------------------------------------------------------
+
+
+def test_the_split_has_the_seed_of_the_data_and_the_network_that_of_training():
+    data = replace(COX.data, subjects=60, seed=3)
+    config = replace(COX, data=data, model=ModelConfig(**SMALL), training=TrainingConfig(seed=5))
+    cohort, split, schema = open_data(config)
+    for ours, theirs in zip(split, simulate(60, 3).split(0.2, 0.25, 3), strict=True):
+        assert ours.subjects["subject_id"].tolist() == theirs.subjects["subject_id"].tolist()
+    assert build_model(config, schema, cohort).settings["seed"] == 5
+
+
 # --- epochs ---------------------------------------------------------------------------------------
 
 
@@ -281,6 +294,16 @@ def test_a_warm_start_takes_the_network_and_leaves_the_head_at_zero(runs):
     assert len(model.trainable_variables) == len(other.trainable_variables)
     warm_start(model, runs[0], freeze=True)
     np.testing.assert_array_equal(model.noise_sd_uv, other.noise_sd_uv)
+
+
+def test_a_warm_start_scales_the_conditions_as_the_network_learned_them(runs):
+    cohort, split, schema = parts_of(COX)
+    older = split.train.subjects.assign(age=split.train.subjects["age"] + 10)
+    model = build_model(COX, ConditionSchema(schema.conditions).fit(older), cohort)
+    warm_start(model, runs[0], freeze=False)
+    ecg, table = split.test.ecg, split.test.subjects
+    expected, _ = VAE.load(runs[0]).encode(ecg, table)
+    np.testing.assert_array_equal(model.encode(ecg, table)[0], expected)
 
 
 def test_a_frozen_network_stays_as_it_was_while_the_head_moves(runs):

@@ -94,6 +94,19 @@ def test_the_model_of_a_run_is_the_one_that_the_metrics_describe(run):
     assert np.abs(limb[:, 0] + limb[:, 2] - limb[:, 1]).max() < 1e-6 * np.abs(limb).max()
 
 
+def test_after_training_the_latent_is_standardised_and_the_noise_has_the_level_of_validation(run):
+    split = simulate(200, 0).split(0.1, 0.15, 0)
+    ecg, subjects = split.train.ecg, split.train.subjects
+    model, again, own = (VAE.load(run) for _ in range(3))
+    mean, log_var = model.encode(ecg, subjects)
+    np.testing.assert_allclose(mean.mean(axis=0), 0, atol=1e-3)
+    np.testing.assert_allclose(mean.var(axis=0) + np.exp(log_var).mean(axis=0), 1, atol=1e-3)
+    again.fit_noise(ecg, subjects, (split.validation.ecg, split.validation.subjects))
+    np.testing.assert_allclose(model.noise_sd_uv, again.noise_sd_uv, rtol=1e-3)
+    own.fit_noise(ecg, subjects, (ecg, subjects))
+    assert np.abs(np.log(own.noise_sd_uv / model.noise_sd_uv)).max() > 0.01
+
+
 def test_the_history_has_a_row_per_epoch_and_the_config_every_setting(run):
     history = pd.read_csv(run / "history.csv")
     assert history["epoch"].tolist() == list(range(1, 9))
