@@ -272,11 +272,28 @@ def test_unknown_sections_and_metrics_are_shown(tmp_path):
     assert page.row("alone") == ["7"]
 
 
+def test_a_section_without_metrics_has_no_heading(tmp_path):
+    page = report(tmp_path / "run", metrics={"latent": {}, "new_section": {}, "data": {"train": 9}})
+    assert page.headings[1:] == ["Data"]
+
+
 def test_values_are_written_for_people(tmp_path):
     values = {"a": True, "b": None, "c": math.nan, "d": 1234567, "e": [1, 2], "f": 43210.9}
     page = report(tmp_path / "run", metrics={"data": values})
     shown = [page.row(name)[0] for name in "abcdef"]
     assert shown == ["yes", "–", "–", "1,234,567", "1, 2", "43,211"]
+
+
+@pytest.mark.parametrize(
+    ("value", "written"),
+    [
+        *((None, "–"), (math.nan, "–"), (True, "yes"), (False, "no"), ("median", "median")),
+        *((12345, "12,345"), (12345.6, "12,346"), (-12345.6, "-12,346"), (2e9, "2e+09")),
+        *((1234.56, "1235"), (0.0123456, "0.01235"), (10.0, "10")),
+    ],
+)
+def test_a_number_of_any_size_is_written_for_people(value, written):
+    assert text(value) == written
 
 
 def test_the_summary_says_that_the_model_beats_pca(tmp_path):
@@ -672,18 +689,6 @@ def test_a_damaged_environment_is_named(tmp_path):
     (tmp_path / "metrics.json").write_text("{}", encoding="utf-8")
     with pytest.raises(ValueError, match=r"environment.json is no valid JSON"):
         write_report(tmp_path)
-
-
-@pytest.mark.parametrize(
-    ("value", "written"),
-    [
-        *((None, "–"), (math.nan, "–"), (True, "yes"), (False, "no"), ("median", "median")),
-        *((12345, "12,345"), (12345.6, "12,346"), (-12345.6, "-12,346"), (2e9, "2e+09")),
-        *((1234.56, "1235"), (0.0123456, "0.01235"), (10.0, "10")),
-    ],
-)
-def test_a_value_is_written_as_people_do(value, written):
-    assert text(value) == written
 
 
 def test_figures_stand_in_the_order_of_their_captions(tmp_path):
