@@ -1,6 +1,7 @@
 from math import comb
 
 import numpy as np
+import pandas as pd
 import pytest
 from scipy import linalg, stats
 from scipy.spatial.distance import cdist, pdist
@@ -314,6 +315,24 @@ def test_the_figures_of_halves_are_those_of_the_two_sides_by_themselves(pool, mo
     np.testing.assert_allclose(frechet_of_halves(features[:, :2], *how), expected)
 
 
+def test_beats_without_a_p_wave_count_in_the_frechet_distance():
+    names = list(realism.COMPARED_FEATURES)
+    drawn = np.random.default_rng(0).normal(size=(40, len(names)))
+    features = pd.DataFrame(drawn, columns=names)
+    how = np.arange(20) % 2 == [[0], [1]], np.array([0, 1])
+    expected = realism._feature_figures(features, *how)["frechet_distance"]
+    found = realism._feature_figures(features.assign(p_duration=np.nan), *how)
+    np.testing.assert_array_equal(found["frechet_distance"], expected)
+
+
+def test_one_beat_has_neither_spread_nor_distance():
+    features = np.random.default_rng(0).normal(size=(12, 2))
+    features[1:3] = np.nan
+    how = np.arange(6)[None] < 3, np.array([1])
+    assert np.isnan(frechet_of_halves(features, *how)).all()
+    assert np.isnan(wasserstein_of_halves(features, *how)).all()
+
+
 def test_features_that_are_known_are_not_measured_again(monkeypatch):
     features = [measure(ecg) for ecg in (REAL, MADE, TRAIN)]
     monkeypatch.delattr(realism, "measure")
@@ -463,6 +482,14 @@ def test_of_a_large_test_set_a_part_is_used_and_rows_stay_together(monkeypatch):
     assert metrics["recordings"] == metrics["patients"] == 50
     for name in WITH_NULL:
         assert metrics[name] == pytest.approx(metrics[f"{name}_null"], rel=1e-9, abs=1e-9), name
+
+
+def test_of_a_large_test_set_beats_are_drawn_at_random_with_their_patients(monkeypatch):
+    monkeypatch.setattr(realism, "REAL_BEATS", 50)
+    ecg = normal(100, 4, np.random.default_rng(0))
+    metrics = compare(ecg, ecg, patients=np.minimum(np.arange(100), 49))
+    assert metrics["recordings"] == 50
+    assert 20 <= metrics["patients"] < 40
 
 
 def test_the_seed_decides_and_a_memory_map_serves(tmp_path):
