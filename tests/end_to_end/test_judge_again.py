@@ -107,6 +107,15 @@ def another(path, count=40, seed=5, **columns):
     return DataConfig(source="prepared", path=Path(path))
 
 
+def edit_config(**sections):
+    """Changes settings of the run on disk."""
+    file = find_run("plain") / "config.json"
+    config = json.loads(file.read_text("utf-8"))
+    for section, values in sections.items():
+        config[section] |= values
+    file.write_text(json.dumps(config), "utf-8")
+
+
 def refused(capsys, *arguments):
     """The one line that a mistake gives."""
     with pytest.raises(SystemExit) as stop:
@@ -190,6 +199,26 @@ def test_moved_data_are_asked_for_and_found(work, capsys, quickly):
     ids = Cohort.open("archive").split(0.1, 0.15, 0).test.subjects["subject_id"]
     assert quickly[0][1].test.subjects["subject_id"].tolist() == ids.tolist()
     assert sections_of(find_run("plain"))["reconstruction"] == {"mae_uv": 1.0}
+
+
+def test_outcomes_that_are_gone_are_named(work):
+    edit_config(data={"outcomes": "outcomes.csv"})
+    with pytest.raises(RunError, match="The outcomes .* are not at outcomes.csv. Correct data.out"):
+        judge_again("plain", evaluation=FEW)
+
+
+def test_after_a_warm_start_the_scaling_is_that_of_the_run_before(work, quickly):
+    schema = VAE.load(find_run("plain")).schema.to_dict()
+    schema["scaling"]["age"][0] += 0.01
+    file = find_run("plain") / "model" / "parameters.json"
+    described = json.loads(file.read_text("utf-8"))
+    described["config"]["schema"] = schema
+    file.write_text(json.dumps(described), "utf-8")
+    with pytest.raises(RunError, match="age of the training subjects"):
+        judge_again("plain", evaluation=FEW)
+    edit_config(training={"warm_start": "runs/head"})
+    judge_again("plain", evaluation=FEW)
+    assert len(quickly) == 1
 
 
 @pytest.mark.parametrize("change", ["count", "age", "ecg"])
@@ -308,6 +337,7 @@ def test_ecgs_that_were_trained_on_are_left_out_of_another_cohort(work, quickly,
     assert split.test.subjects["subject_id"].tolist() == cohort.subjects["subject_id"][6:].tolist()
     data = sections_of(folder)["data"]
     assert data["test_recordings"] == 24
+    assert (data["trained_on"], data["tested_on"]) == (Cohort.open("hospital").source, "mixed")
     assert data["excluded: training or validation ECG of this run"] == 6
 
 
@@ -419,6 +449,24 @@ def test_a_bare_model_is_judged_on_the_test_split_of_a_cohort_and_says_so(work, 
     shutil.copytree("runs/head/model", "head")
     with pytest.raises(RunError, match="what the column is called that its head .binary. predicts"):
         judge_again("head/", data, FEW, out="x")
+
+
+def test_a_bare_model_may_be_judged_by_fold_and_its_page_knows_no_training_subjects(
+    work, quickly, monkeypatch
+):
+    pages = []
+    monkeypatch.setattr(
+        "evaluation.explorer.page.write_explorer",
+        lambda folder, **given: pages.append(given["reference"]),
+    )
+    shutil.copytree("runs/plain/model", "sent")
+    data = another("clinic", fold=[1] * 20 + [9] * 8 + [10] * 12)
+    judge_again("sent", dataclasses.replace(data, split="fold"), FEW)
+    judge_again("plain", data, FEW)
+    assert quickly[0][1].test.subjects["fold"].tolist() == [10] * 12
+    assert pages[0] is None
+    own = Cohort.open("hospital").split(0.1, 0.15, 0).train
+    assert set(pages[1].subjects["age"]) <= set(own.subjects["age"])
 
 
 @pytest.mark.parametrize("known", [["age"], ["sex"], []])
