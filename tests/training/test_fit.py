@@ -265,8 +265,8 @@ def test_what_does_not_fit_on_a_gpu_stays_where_it_is(monkeypatch):
 def test_augmentation_is_drawn_anew_in_each_epoch_and_batch_and_reproducibly():
     samples = Samples(np.zeros((20, 12, 400), np.float32), np.arange(20.0)[:, None])
 
-    def drawn(epoch, number, resident=False):
-        batches = Batches(samples, 10, 0, 1.0, resident=resident)
+    def drawn(epoch, number, seed=0, **keywords):
+        batches = Batches(samples, 10, seed, 1.0, **keywords)
         batches.start_epoch(epoch)
         [(_, _, numbers)] = batches[number]
         return numbers
@@ -275,6 +275,8 @@ def test_augmentation_is_drawn_anew_in_each_epoch_and_batch_and_reproducibly():
     np.testing.assert_array_equal(drawn(1, 0), drawn(1, 0, resident=True))
     assert (drawn(1, 0) != drawn(2, 0)).all()
     assert (drawn(1, 0) != drawn(1, 1)).all()
+    assert (drawn(1, 0) != drawn(1, 0, seed=1)).all()
+    np.testing.assert_array_equal(drawn(1, 0, share=(1, 2)), drawn(1, 0)[5:])
 
 
 def test_a_model_is_trained_on_the_augmented_ecgs_and_judged_on_the_others():
@@ -442,6 +444,13 @@ def test_a_loss_that_becomes_nan_stops_with_its_name_and_keeps_the_epoch_before(
         np.testing.assert_array_equal(one, other)
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_a_number_that_is_not_finite_is_named(tmp_path, value):
+    saver = training.Checkpoint(tmp_path / "training.npz", 3, 0, "val_objective")
+    with pytest.raises(TrainingError, match="^kl became NaN or infinite in epoch 1"):
+        saver.on_epoch_end(0, {"loss": 1.0, "kl": value})
+
+
 def test_one_bad_value_of_one_ecg_is_enough_to_stop(tmp_path):
     ecg = TRAIN.ecg.copy()
     ecg[7, 3, 5] = np.inf  # aVR, which the network does not even read
@@ -481,10 +490,14 @@ def test_the_collapse_of_the_published_objective_is_told(finished, tmp_path, cap
 
 
 def test_each_epoch_is_a_line_on_the_screen(tmp_path, capsys):
-    trained(tmp_path / "training.npz", epochs=1)
+    _, history = trained(tmp_path / "training.npz", epochs=1)
     lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("epoch")]
     assert len(lines) == 1
-    for part in ("1/1", "objective", "validation", "uV", "nat", "active  3.0/3"):
+    row = history.iloc[0]
+    for part in (
+        *("1/1", f"objective {row['objective']:10.2f}  validation {row['val_objective']:10.2f}"),
+        *(f"RMSE {row['val_rmse_uv']:5.1f} uV", f"KL {row['val_kl']:6.2f} nat", "active  3.0/3"),
+    ):
         assert part in lines[0]
 
 
