@@ -201,6 +201,14 @@ def test_moved_data_are_asked_for_and_found(work, capsys, quickly):
     assert sections_of(find_run("plain"))["reconstruction"] == {"mae_uv": 1.0}
 
 
+def test_a_run_is_judged_in_the_precision_that_it_was_trained_in(work, quickly, monkeypatch):
+    edit_config(training={"precision": "mixed_bfloat16"})
+    chosen = []
+    monkeypatch.setattr("keras.config.set_dtype_policy", chosen.append)
+    judge_again("plain", evaluation=FEW)
+    assert chosen[0] == "mixed_bfloat16"  # then those of loading
+
+
 def test_outcomes_that_are_gone_are_named(work):
     edit_config(data={"outcomes": "outcomes.csv"})
     with pytest.raises(RunError, match="The outcomes .* are not at outcomes.csv. Correct data.out"):
