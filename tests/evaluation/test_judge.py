@@ -34,7 +34,7 @@ def test_of_a_large_split_everything_is_of_the_same_even_selection(monkeypatch):
     monkeypatch.setattr(judge, "privacy_metrics", privacy)
     monkeypatch.setattr(judge, "ConditionRegressor", lambda *given: checked.append(given[3]))
     whole = judge.Reconstruction(model, latent, split.test.subjects)
-    judge._generator_metrics(model, split, latent, whole, EvaluationConfig(), str)
+    judge._generator_metrics(model, split, latent, whole, EvaluationConfig(), str, ())
 
     test, validation = split.test.thinned(7), split.validation.thinned(7)
     assert len(test) == 7 < len(split.test)
