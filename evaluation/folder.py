@@ -2,6 +2,7 @@
 
     python -m evaluation.folder FOLDER                                  writes recordings.html
     python -m evaluation.folder FOLDER --out page.html --data.beats stored
+    python -m evaluation.folder FOLDER --out OUT                        writes OUT/recordings.html
     python -m evaluation.folder FOLDER --data.source ptbxl              any other source
 
 The page has counts by format and by reason, distributions of conditions and heart rate, twelve
@@ -35,7 +36,7 @@ class Settings:
     """What is read, and where the page goes."""
 
     out: Path = Path("recordings.html")
-    """The page."""
+    """The page, or a folder for it: then it is called recordings.html."""
     list: bool = False
     """Print each file that is left out, with its reason and its name in the cohort."""
     data: DataConfig = field(default_factory=lambda: PRESETS["recordings"].data)
@@ -67,8 +68,12 @@ def look(settings: Settings) -> Path:
             print(f"{one.subject_id}  {file_of.get(one.subject_id, '')}  {one.reason}")
     units = IN | {name: one.unit for name, one in CONDITIONS.items() if one.unit}
     units = {name: UNITS[cohort.unit].words(unit) for name, unit in units.items()}
-    write_page(settings.out, cohort, conflicts, units)
-    return settings.out
+    out = settings.out
+    if out.is_dir() or out.suffix.lower() != ".html":
+        out /= "recordings.html"
+    out.parent.mkdir(parents=True, exist_ok=True)
+    write_page(out, cohort, conflicts, units)
+    return out
 
 
 # --- the command line -----------------------------------------------------------------------------

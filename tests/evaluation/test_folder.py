@@ -83,13 +83,22 @@ def test_looking_needs_no_tensorflow(looked):
     assert printed.endswith("set()\n")
 
 
-def test_any_other_source_has_a_page_too(tmp_path):
+@pytest.mark.parametrize(
+    ("given", "page"),
+    [
+        ("page.html", "page.html"),
+        ("new", "new/recordings.html"),
+        ("there.html", "there.html/recordings.html"),
+    ],
+)
+def test_any_other_source_has_a_page_too_in_a_folder_if_one_is_given(tmp_path, given, page):
     write_ptbxl(tmp_path / "ptbxl", 3)
-    out = tmp_path / "page.html"
+    (tmp_path / "there.html").mkdir()
+    out = tmp_path / given
     options = {"--data.source": "ptbxl", "--data.cache": tmp_path / "cache", "--out": out}
     typed = [str(one) for pair in options.items() for one in pair]
     program.main([str(tmp_path / "ptbxl"), *typed, "--data.workers", "1"])
-    text = words(out.read_text("utf-8"))
+    text = words((tmp_path / page).read_text("utf-8"))
     assert "3 of 3 recordings can be used, of 3 patients; PTB-XL 500 Hz" in text
 
 
