@@ -21,7 +21,6 @@ import keras
 import numpy as np
 from keras import ops
 
-from data.cohort import default_qrs_sample
 from data.conditions import ConditionSchema
 from data.leads import LEADS, expansion_matrix, independent_among
 from data.units import MV
@@ -55,7 +54,8 @@ class VAE(OwnObjective):
             conditions are given as encoded arrays, and none may be left out.
         leads: names of the L leads; by default the standard twelve if L is 12.
         sampling_rate: Hz, for whoever reads the saved model.
-        qrs_sample: on which the middle of the QRS lies, likewise; by default 300 ms from the first.
+        qrs_sample: on which the middle of the QRS lies, likewise; by default 300 ms from the first,
+            or the last sample if the beat ends before that.
         unit: of the ECGs, "mV" or "standardised"; see `data.units`.
         hidden: widths of dense ELU layers before the latent heads, mirrored in the decoder.
         independent_only: work on the leads that do not follow from I and II, and derive the others,
@@ -134,9 +134,7 @@ class VAE(OwnObjective):
             "condition_dim": int(condition_dim),
             "leads": network.lead_names(leads, int(input_shape[0])),
             "sampling_rate": float(sampling_rate),
-            "qrs_sample": int(
-                default_qrs_sample(sampling_rate) if qrs_sample is None else qrs_sample
-            ),
+            "qrs_sample": network.place_of_qrs(qrs_sample, float(sampling_rate), input_shape),
             "unit": unit,
             "hidden": tuple(int(width) for width in hidden),
             "independent_only": bool(independent_only),

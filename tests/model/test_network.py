@@ -199,6 +199,14 @@ def schema(encoding="standard"):
         ({"conv_kernels": ((1, 401), (12, 1)), "conv_paddings": ("valid",) * 2}, "larger than"),
         ({"conv_kernels": ((1, 40), (10, 1))}, r"\(10, 1\) is larger than its input of 8 leads"),
         ({"conv_kernels": ((1, 400), (12, 1)), "conv_paddings": ("valid",) * 2}, "fewer than 2"),
+        *(
+            ({"sampling_rate": rate}, f"sampling_rate: expected Hz above 0. Received: {rate}")
+            for rate in (-1.0, 0.0, float("nan"), float("inf"))
+        ),
+        ({"qrs_sample": 500}, r"qrs_sample: expected 0 to 399, .* Received: 500"),
+        ({"qrs_sample": 400}, "qrs_sample: expected 0 to 399"),
+        ({"qrs_sample": -1}, "qrs_sample: expected 0 to 399"),
+        ({"qrs_sample": 149.5}, "number of a sample. Received: 149.5"),
         ({"latent_space_dim": 0}, "latent_space_dim of at least 1"),
         ({"condition_dim": -1}, "condition_dim of at least 0"),
         ({"hidden": (16, 0)}, "hidden widths of at least 1"),

@@ -185,4 +185,20 @@ def test_rate_and_qrs_are_kept_and_of_older_models_known(tmp_path):
     description = json.loads((tmp_path / saving.DESCRIPTION).read_text("utf-8"))
     del description["config"]["qrs_sample"]  # written before it was kept
     (tmp_path / saving.DESCRIPTION).write_text(json.dumps(description), "utf-8")
-    assert VAE.load(tmp_path).timing == {"sampling_rate": 250.0, "qrs_sample": 75}
+    # 300 ms are sample 75, and the beat has 40.
+    assert VAE.load(tmp_path).timing == {"sampling_rate": 250.0, "qrs_sample": 39}
+
+
+def test_of_a_beat_that_ends_before_300_ms_the_qrs_is_the_last_sample(tmp_path):
+    for given in ({}, {"qrs_sample": 150}):  # as older versions saved it
+        model = small(**given)
+        assert model.timing == {"sampling_rate": 500.0, "qrs_sample": 39}
+    model.save(tmp_path)
+    description = json.loads((tmp_path / saving.DESCRIPTION).read_text("utf-8"))
+    description["config"]["qrs_sample"] = 150
+    (tmp_path / saving.DESCRIPTION).write_text(json.dumps(description), "utf-8")
+    assert VAE.load(tmp_path).timing["qrs_sample"] == 39
+    description["config"]["qrs_sample"] = 149
+    (tmp_path / saving.DESCRIPTION).write_text(json.dumps(description), "utf-8")
+    with pytest.raises(ModelError, match="qrs_sample: expected 0 to 39"):
+        VAE.load(tmp_path)
