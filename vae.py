@@ -501,8 +501,14 @@ class VAE(OwnObjective):
         Raises:
             ConditionError: an unknown name or value.
             ModelError: noise of a model that has none of each sample, no whole number of ECGs, a
-                negative seed, or a model with conditions and without schema.
+                negative seed, a table for n, or a model with conditions and without schema.
         """
+        if isinstance(n, inputs.NAMED):
+            names = [] if self.schema is None else list(self.schema.names)
+            raise ModelError(
+                "Expected n, a number of ECGs; conditions go by their names. Received a "
+                f"{type(n).__name__}: give **table[{names}] instead of table."
+            )
         inputs.check_draws(1 if n is None else n, seed)
         encoded = self._encoded(conditions, n)
         ecg = self.decode(self.prior.sample(encoded, seed), encoded)
@@ -608,8 +614,11 @@ class VAE(OwnObjective):
             z: (Z,) starting point, by default the prior mean 0.
             **conditions: by name, the same for all.
         """
-        if not 0 <= dimension < self.latent_space_dim:
-            raise ModelError(f"Expected a dimension below {self.latent_space_dim}: {dimension}.")
+        last, whole = self.latent_space_dim - 1, isinstance(dimension, (int, np.integer))
+        if not (whole and 0 <= dimension <= last):
+            raise ModelError(f"Expected a dimension of 0 to {last}. Received: {dimension!r}.")
+        if np.ndim(values) != 1:
+            raise ModelError(f"Expected a list of values for the dimension. Received: {values!r}.")
         start = np.zeros(self.latent_space_dim) if z is None else np.asarray(z, np.float64)
         if start.shape != (self.latent_space_dim,):
             raise ModelError(f"Expected z of {self.latent_space_dim} numbers. Got: {start.shape}.")
@@ -625,6 +634,8 @@ class VAE(OwnObjective):
         Returns:
             (steps, L, T) mV; the ends are the reconstructions of the two.
         """
+        if not (isinstance(steps, (int, np.integer)) and steps >= 1):
+            raise ModelError(f"Expected steps of 1 or more. Received: {steps!r}.")
         mean, _ = self.encode(ecg, conditions)
         if len(mean) != 2:
             raise ModelError(f"Expected two ECGs to interpolate between. Received: {len(mean)}.")

@@ -25,6 +25,7 @@ TYPICAL = 2.0  # mV from peak to peak; a resting ECG has 0.2 to 10 in its larges
 OTHER_UNIT = 1000**0.5
 
 Conditions = pd.DataFrame | Mapping[str, object] | np.ndarray
+NAMED = pd.DataFrame, pd.Series, Mapping  # what has names
 
 
 def typical_of(unit: str) -> float:
@@ -115,6 +116,13 @@ def encoded_conditions(
         ModelError: another shape or number of subjects, or a model without schema and no array.
         ConditionError: an unknown name or value.
     """
+    row = isinstance(conditions, pd.Series)
+    if row or isinstance(conditions, (list, tuple)):
+        instead = "table.iloc[[0]] for a row" if row else "pandas.DataFrame(rows) for rows as dicts"
+        raise ModelError(
+            "Expected conditions as a table, a mapping of columns or an encoded array. Received a "
+            f"{type(conditions).__name__}: give a table, {instead}."
+        )
     if isinstance(conditions, np.ndarray) or schema is None:
         nothing = conditions is None or (isinstance(conditions, Mapping) and not conditions)
         if nothing and condition_dim == 0:

@@ -558,8 +558,43 @@ def test_a_traversal_moves_one_dimension(model):
     z = np.array([[0.5, -1, 0, 2], [0.5, 3, 0, 2]])
     np.testing.assert_array_equal(received, model.decode(z, {"age": 60}))
     assert model.traverse(0, [0, 1, 2]).shape == (3, *SHAPE)
-    with pytest.raises(ModelError, match="dimension below 4"):
+    with pytest.raises(ModelError, match="dimension of 0 to 3"):
         model.traverse(4, [0])
+
+
+TRAVERSED = {
+    "below 0": (lambda m: m.traverse(-1, [0]), "dimension of 0 to 3. Received: -1"),
+    "too high": (lambda m: m.traverse(4, [0]), "dimension of 0 to 3. Received: 4"),
+    "no whole number": (lambda m: m.traverse(1.0, [0]), "dimension of 0 to 3. Received: 1.0"),
+    "one value": (lambda m: m.traverse(0, 1.0), "list of values for the dimension. Received: 1.0"),
+    "no steps": (lambda m: m.interpolate(ECG[:2], TABLE[:2], steps=0), "steps of 1 .*Received: 0"),
+    "half a step": (lambda m: m.interpolate(ECG[:2], TABLE[:2], steps=2.5), "steps of 1 .*2.5"),
+}
+
+
+@pytest.mark.parametrize("case", TRAVERSED)
+def test_a_path_through_the_latent_that_makes_no_sense_is_one_error(model, case):
+    call, message = TRAVERSED[case]
+    with pytest.raises(ModelError, match=message):
+        call(model)
+
+
+@pytest.mark.parametrize(
+    ("conditions", "message"),
+    [
+        (TABLE.iloc[0], r"Received a Series: give a table, table.iloc\[\[0\]\]"),
+        (TABLE[:1].to_dict("records"), r"Received a list: .* pandas.DataFrame\(rows\)"),
+    ],
+)
+def test_a_row_of_a_table_is_no_table(model, conditions, message):
+    with pytest.raises(ModelError, match=message):
+        model.encode(ECG[:1], conditions)
+
+
+def test_a_table_for_the_number_of_ecgs_is_refused_with_the_call_that_works(model):
+    with pytest.raises(ModelError, match=r"Received a DataFrame: give \*\*table\[\['age', 'sex', "):
+        model.generate(TABLE[:3])
+    assert model.generate(**TABLE[:3][["age", "sex", "bmi"]]).shape == (3, *SHAPE)
 
 
 def test_condition_dropout_hides_whole_conditions_at_its_rate_and_only_in_training():
