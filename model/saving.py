@@ -98,6 +98,14 @@ def _check_class(model: keras.Model) -> None:
             f"{kind.__name__} cannot be built from its get_config, and would not be read again: "
             f"{reason}. {advice}"
         ) from error
+    pairs = zip(model.layers, again.layers, strict=False)
+    unbuilt = [one.name for one, other in pairs if one.weights and not other.built]
+    if unbuilt:
+        raise ModelError(
+            f"{kind.__name__} built from its get_config has no weights yet in "
+            f"{', '.join(unbuilt)}, and those of this one could not be read. Build layers of your "
+            "own in __init__: self.my_layer.build((None, number_of_inputs))."
+        )
     shapes = [[tuple(weight.shape) for weight in one.weights] for one in (model, again)]
     if shapes[0] != shapes[1] or again.get_config() != config:
         raise ModelError(f"{kind.__name__} built from its get_config is another. {advice}")

@@ -399,6 +399,35 @@ class Growing(VAE):
         return super().adapt(ecg, conditions)
 
 
+class Lazy(VAE):
+    def __init__(self, *args, early=False, **keywords):
+        super().__init__(*args, **keywords)
+        self.early, self.extra = early, keras.layers.Dense(3, name="extra")
+        if early:
+            self.extra.build((None, self.latent_space_dim))
+
+    def get_config(self):
+        return super().get_config() | {"early": self.early}
+
+    def call(self, inputs, training=False):
+        outputs = super().call(inputs, training=training)
+        return outputs | {"extra": self.extra(outputs["mean"])}
+
+
+def test_a_layer_of_a_users_own_is_built_in_init_or_not_saved(tmp_path):
+    for early in (False, True):
+        model = small(Lazy, early=early)
+        model([ECG, np.zeros((24, 0))])
+        if not early:
+            with pytest.raises(ModelError, match=r"no weights yet in extra, .*self.my_layer.build"):
+                model.save(tmp_path)
+            continue
+        model.extra.kernel.assign_add(np.ones((2, 3)))
+        model.save(tmp_path)
+        loaded = Lazy.load(tmp_path)
+        np.testing.assert_array_equal(*(np.asarray(one.extra.kernel) for one in (model, loaded)))
+
+
 def test_a_subclass_of_a_users_own_is_read_by_its_own_name(tmp_path):
     model = small(Shifted, shift=0.25).adapt(ECG)
     model.save(tmp_path / "model")
