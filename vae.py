@@ -713,6 +713,22 @@ class VAE(OwnObjective):
             raise ModelError(f"save: {', '.join(keywords)} goes with a path ending in .keras only.")
         write_model(self, filepath, overwrite)
 
+    def export(self, filepath: str | Path, format: str = "tf_saved_model", **keywords) -> None:
+        """As `keras.Model.export`: a program of (ecg (B, L, T) mV, conditions (B, C)), as `call`.
+
+        What only Python knows stays behind: names of leads and conditions, scaling, the prior.
+
+        Raises:
+            ModelError: the backend is not TensorFlow.
+        """
+        if keras.backend.backend() != "tensorflow":
+            raise ModelError(
+                "export needs KERAS_BACKEND=tensorflow. Use save(), which keeps all of the model."
+            )
+        shapes = (None, *self.ecg_shape), (None, self.condition_dim)
+        signature = [keras.InputSpec(shape=shape, dtype="float32") for shape in shapes]
+        super().export(str(filepath), format, **{"input_signature": [signature]} | keywords)
+
     @classmethod
     def load(cls, folder: str | Path) -> VAE:
         """The model that `save` wrote, or that of a run: see `model.saving.read_model`."""

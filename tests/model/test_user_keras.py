@@ -499,6 +499,27 @@ def test_a_file_is_not_loaded_but_the_call_that_loads_it_is_named(tmp_path, name
         VAE.load(tmp_path / name)
 
 
+@pytest.mark.parametrize("kind", [VAE, VAEPrediction])
+def test_a_model_is_exported_as_a_program_of_ecgs_and_conditions(kind, tmp_path):
+    if keras.backend.backend() != "tensorflow":
+        pytest.skip("another backend")
+    import tensorflow as tf
+
+    model = told(kind)
+    model.export(tmp_path / "program", verbose=False)
+    program = tf.saved_model.load(str(tmp_path / "program"))
+    made = program.serve([X[0][:5], X[1][:5]])
+    expected = model.reconstruct(X[0][:5], X[1][:5])
+    np.testing.assert_allclose(made["reconstruction"], expected, atol=1e-5)
+
+
+def test_without_tensorflow_export_says_what_to_use_instead(tmp_path, monkeypatch):
+    model = small()
+    monkeypatch.setattr(keras.backend, "backend", lambda: "jax")
+    with pytest.raises(ModelError, match=r"KERAS_BACKEND=tensorflow. Use save\(\)"):
+        model.export(tmp_path / "program")
+
+
 def test_the_format_of_keras_keeps_the_optimizer(tmp_path):
     model = told()
     model.fit(X, batch_size=12, verbose=0)
