@@ -286,6 +286,30 @@ class VAE(OwnObjective):
         own = kind.extra_loss is VAE.extra_loss and kind.compute_loss is VAE.compute_loss
         return not own
 
+    def _checked_arrays(self, x, y, training: bool = False) -> tuple:
+        """What `fit` is given, checked as `encode` does.
+
+        Args:
+            x: ecg (N, L, T) mV, or (ecg, conditions) and what `call` takes besides.
+            y: targets of N subjects, or None.
+            training: they are trained on.
+
+        Returns:
+            x with encoded conditions, and y.
+        """
+        ecg, *others = x if isinstance(x, (tuple, list)) else (x,)
+        n = len(inputs.checked_ecg(ecg, self.ecg_shape, self._typical(), self.unit))
+        if others:
+            others[0] = self._encoded(others[0], n)
+            x = (list if isinstance(x, list) else tuple)([ecg, *others])
+        return x, self._checked_targets(y, n, training)
+
+    def _checked_targets(self, y, n: int, training: bool):
+        """Targets of n subjects; of a subclass with a loss of its own they may be anything."""
+        if not self._reads_targets():
+            check_no_targets(y)
+        return y
+
     def _has_classes(self) -> bool:
         """Whether targets may be classes, which can be weighted."""
         return self._reads_targets()

@@ -122,18 +122,13 @@ class VAEPrediction(VAE):
         """
         if y is None:
             raise ModelError(f"The task {self.task!r} needs targets: fit((ecg, conditions), y).")
+        _check_shape(tuple(y.shape), self.kind)
         if self.kind == "survival":
-            if len(y.shape) != 2 or y.shape[1] != 2:
-                raise ModelError(
-                    f"Expected targets (B, 2), time and event. Received: {tuple(y.shape)}."
-                )
             # The risk sets are those of the whole batch.
             output, y = whole_batch([y_pred["output"], y])
             terms = cox_partial_likelihood(output, y[:, 0], y[:, 1], self.settings["ties"], weight)
             loss = ops.sum(terms) / ops.maximum(ops.sum(weight), 1e-9)
         else:
-            if len(y.shape) > 2 or y.shape[1:] not in ((), (1,)):
-                raise ModelError(f"Expected targets (B,) or (B, 1). Received: {tuple(y.shape)}.")
             target = ops.cast(ops.reshape(y, (-1, 1)), "float32")
             target = (target - self.target_mean) / self.target_sd
             [losses] = whole_batch([self._loss_of_task(target, y_pred["output"])])
@@ -143,6 +138,15 @@ class VAEPrediction(VAE):
         share = ops.abs(weighted) / (ops.abs(weighted) + ops.abs(elbo) + 1e-9)
         self._track("task_share", share, weight)
         return weighted
+
+    def _checked_targets(self, y, n: int, training: bool):
+        """As `VAE` has it; those of the task are checked, and a table of them becomes an array."""
+        kind = type(self)
+        ours = kind.extra_loss is VAEPrediction.extra_loss and kind.compute_loss is VAE.compute_loss
+        if y is None or not ours:
+            return y
+        values = checked_targets(y, n, self.kind, self.settings["classes"], training)
+        return y if isinstance(y, np.ndarray) and y.dtype.kind in "fiub" else values
 
     def _has_classes(self) -> bool:
         return self.kind in ("binary", "multiclass")
@@ -170,9 +174,7 @@ class VAEPrediction(VAE):
             ModelError: NaN or infinite values.
         """
         target = np.asarray(target, np.float64)
-        if not np.isfinite(target).all():
-            row = int(np.argmin(np.isfinite(target)))
-            raise ModelError(f"Expected finite targets. Received: {target[row]} in row {row}.")
+        _refuse(~np.isfinite(target), target, "finite targets")
         self.target_mean.assign(target.mean())
         # The SD of equal numbers is rounding, not always 0.
         self.target_sd.assign(target.std() if np.ptp(target) else 1.0)
@@ -260,6 +262,58 @@ def _loss(task: str):
         return loss
     # float32 whatever `floatx` is.
     return getattr(keras.losses, loss)(**arguments, reduction=None, dtype="float32")
+
+
+def checked_targets(y, n: int, kind: str, classes: int, training: bool = True) -> np.ndarray:
+    """Targets of n subjects, (n, 2) or (n,) or (n, 1) float64, that a head can be trained on.
+
+    Args:
+        y: (n, 2) time and event for "survival", (n,) or (n, 1) otherwise, an array or a table.
+        n: number of subjects.
+        kind: of task, see `data.tasks`.
+        classes: K, of "multiclass".
+        training: someone must have an event.
+
+    Raises:
+        ModelError: another shape, NaN, or what is no outcome of this kind.
+    """
+    try:
+        values = np.asarray(y, np.float64)
+    except (TypeError, ValueError) as error:
+        raise ModelError(
+            f"Expected targets as numbers, classes as 0, 1, ... Received: {error}."
+        ) from error
+    _check_shape(values.shape, kind)
+    if len(values) != n:
+        raise ModelError(f"Expected targets of {n} subjects. Received: {len(values)}.")
+    _refuse(~np.isfinite(values), values, "finite targets")
+    if kind == "survival":
+        time, event = values.T
+        hint = " Are time and event swapped?" if np.isin(time, (0, 1)).all() else ""
+        _refuse(~np.isin(event, (0, 1)), event, "an event of 0 or 1, beside the time", hint)
+        _refuse(time <= 0, time, "times above 0, beside the event", hint)
+        if training and not event.any():
+            raise ModelError(f"Expected an event in some of {n} subjects, to learn from. Got: 0.")
+    elif kind != "regression":
+        last = 1 if kind == "binary" else classes - 1
+        _refuse(~np.isin(values, range(last + 1)), values, f"classes as 0 to {last}")
+    return values
+
+
+def _refuse(wrong: np.ndarray, values: np.ndarray, expected: str, hint: str = "") -> None:
+    """Raises ModelError that names the first of the values, row by row, that are wrong."""
+    if wrong.any():
+        place = tuple(np.argwhere(wrong)[0])
+        raise ModelError(
+            f"Expected {expected}. Received: {values[place]:g} in row {place[0]}.{hint}"
+        )
+
+
+def _check_shape(shape: tuple, kind: str) -> None:
+    if kind == "survival" and (len(shape) != 2 or shape[1] != 2):
+        raise ModelError(f"Expected targets (B, 2), time and event. Received: {shape}.")
+    if kind != "survival" and (not shape or shape[1:] not in ((), (1,))):
+        raise ModelError(f"Expected targets (B,) or (B, 1). Received: {shape}.")
 
 
 def _check_head(task: str, head_inputs: str, task_weight: float, ties: str, classes: int) -> None:

@@ -123,6 +123,8 @@ def encoded_conditions(
             "Expected conditions as a table, a mapping of columns or an encoded array. Received a "
             f"{type(conditions).__name__}: give a table, {instead}."
         )
+    if hasattr(conditions, "__array__") and not isinstance(conditions, NAMED):
+        conditions = np.asarray(conditions)  # a tensor
     if isinstance(conditions, np.ndarray) or schema is None:
         nothing = conditions is None or (isinstance(conditions, Mapping) and not conditions)
         if nothing and condition_dim == 0:

@@ -35,7 +35,8 @@ class OwnObjective(keras.Model):
         trackers: name -> `keras.metrics.Mean`, what the history shows.
         resident: ECGs on the device that batches of row numbers stand for, or None.
 
-    A subclass says by `_has_classes` whether targets may be classes, which can be weighted.
+    A subclass says by `_has_classes` whether targets may be classes, which can be weighted, and by
+    `_checked_arrays` what it takes.
     """
 
     @standard_settings()
@@ -63,17 +64,21 @@ class OwnObjective(keras.Model):
         """As `keras.Model.fit`, on arrays as they are: Keras would round them to `floatx`.
 
         `sample_weight` weighs the subjects in all parts of the loss, with and without a target.
+        Arrays in memory are checked first, those of validation too; a data set is taken as it is.
 
         Raises:
-            ModelError: targets or weights of classes that the model does not read.
+            ModelError: targets or weights of classes that the model does not read, or arrays that
+                it cannot be trained on.
         """
-        given = arguments(super().fit, args, keywords)
+        given = self._checked_arguments(arguments(super().fit, args, keywords), training=True)
         return super().fit(**heeded(given, self._has_classes()))
 
     @standard_settings()
     def evaluate(self, *args, **keywords):
         """As `keras.Model.evaluate`; see `fit`."""
         given = arguments(super().evaluate, args, keywords)
+        if not given.get("_use_cached_eval_dataset"):  # by which `fit` validates after each epoch
+            given = self._checked_arguments(given)
         return super().evaluate(**heeded(given, self._has_classes()))
 
     @standard_settings()
@@ -85,6 +90,21 @@ class OwnObjective(keras.Model):
         """As `keras.Model.train_on_batch`; see `fit`."""
         given = arguments(super().train_on_batch, args, keywords)
         return super().train_on_batch(**heeded(given, self._has_classes()))
+
+    def _checked_arguments(self, given: dict, training: bool = False) -> dict:
+        """Arguments of `fit` or `evaluate`, by name, with arrays as `_checked_arrays` has them."""
+        if in_memory(given.get("x")):
+            x, y = self._checked_arrays(given["x"], given.get("y"), training)
+            given = given | {"x": x, "y": y}
+        validation = given.get("validation_data")
+        if isinstance(validation, (tuple, list)) and validation and in_memory(validation[0]):
+            x, y, *weight = (*validation, None)[: max(2, len(validation))]
+            given["validation_data"] = *self._checked_arrays(x, y), *weight
+        return given
+
+    def _checked_arrays(self, x, y, training: bool = False) -> tuple:
+        """Inputs and targets, or None, of all subjects; refused where they are none."""
+        return x, y
 
     def train_step(self, *args):
         """One step on a batch, or one for each batch of a call (see `steps`).
@@ -139,6 +159,12 @@ def arguments(method: Callable, args: Sequence, keywords: Mapping) -> dict:
     """The arguments of a call by name."""
     given = inspect.signature(method).bind(*args, **keywords).arguments
     return given | given.pop("kwargs", {})
+
+
+def in_memory(x: object) -> bool:
+    """Whether inputs are arrays, rather than a data set that gives batches."""
+    first = (*x, None)[0] if isinstance(x, (tuple, list)) else x
+    return hasattr(first, "__array__")
 
 
 def heeded(given: dict, has_classes: bool) -> dict:

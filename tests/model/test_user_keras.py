@@ -6,8 +6,10 @@ from pathlib import Path
 
 import keras
 import numpy as np
+import pandas as pd
 import pytest
 
+from data.conditions import Condition, ConditionSchema
 from model.network import ModelError
 from model.user_keras import standard_settings
 from tests import processes
@@ -327,6 +329,144 @@ def test_a_subclass_reads_targets_where_it_says_so():
     mean = told(Drawn).encode(*X)[0][:, 0]
     elbo = with_target["objective"]
     assert with_target["loss"] - elbo == pytest.approx((mean**2).mean(), rel=1e-3)
+
+
+# --- arrays that nothing could be learned from ----------------------------------------------------
+
+YEARS, EVENTS = 1.0 + ROWS, ROWS % 2
+
+
+def but(values, row, value):
+    changed = np.array(values, float)
+    changed[row] = value
+    return changed
+
+
+def cox(years=YEARS, events=EVENTS):
+    return np.stack([years, events], axis=1)
+
+
+WRONG = {
+    "a gap in time": ("cox", cox(but(YEARS, 3, np.nan)), "finite targets. Received: nan in row 3"),
+    "swapped": (
+        "cox",
+        cox()[:, ::-1],
+        "event of 0 or 1.* 2 in row 1. Are time and event swap",
+    ),
+    "swapped, all events": ("cox", cox(1 + 0 * ROWS, YEARS), "swapped"),
+    "another code": ("cox", cox(events=2 * EVENTS), "event of 0 or 1, .* Received: 2 in row 1"),
+    "before": ("cox", cox(but(YEARS, 5, -2)), "times above 0, .* Received: -2 in row 5"),
+    "no event": ("cox", cox(events=0 * ROWS), "an event in some of 24 subjects"),
+    "a column": ("cox", YEARS, r"targets \(B, 2\), time and event. Received: \(24,\)"),
+    "too few": ("cox", cox()[:20], "targets of 24 subjects. Received: 20"),
+    "from 1": ("binary", 1 + EVENTS, "classes as 0 to 1. Received: 2 in row 1"),
+    "beyond K": ("multiclass", ROWS % 4, "classes as 0 to 2. Received: 3 in row 3"),
+    "between": ("multiclass", but(ROWS % 3, 1, 0.5), "classes as 0 to 2. Received: 0.5 in row 1"),
+    "words": ("binary", np.where(EVENTS, "yes", "no"), "targets as numbers, classes as 0, 1"),
+    "infinite": ("regression", but(YEARS, 2, np.inf), "finite targets. Received: inf in row 2"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_targets_that_are_no_outcomes_are_refused_before_training(case):
+    task, y, message = WRONG[case]
+    model = told(VAEPrediction, task=task, classes=3)
+    with pytest.raises(ModelError, match=message):
+        model.fit(X, y, verbose=0)
+    good = cox() if task == "cox" else EVENTS
+    given = {"x": X, "y": good, "validation_data": (X, y), "batch_size": 24, "verbose": 0}
+    if case == "no event":  # a few subjects of validation may have none
+        model.fit(**given)
+        return
+    with pytest.raises(ModelError, match=message):
+        model.fit(**given)
+
+
+BROKEN = {
+    "microvolts": (1000 * ECG, "look like microvolts"),
+    "a gap": (np.where(np.arange(24)[:, None, None] == 7, np.nan, ECG), "ECG 7 has NaN"),
+    "turned": (ECG.transpose(0, 2, 1), "Are leads and samples swapped"),
+    "one": (ECG[0], r"give ecg\[None\]"),
+}
+
+
+@pytest.mark.parametrize("call", ["fit", "evaluate", "validation_data"])
+@pytest.mark.parametrize("case", BROKEN)
+def test_ecgs_that_encode_refuses_are_refused_before_training_too(case, call):
+    ecg, message = BROKEN[case]
+    model = told()
+    before, x = model.get_weights(), (ecg, CONDITIONS)
+    given = {"x": X, "validation_data": (x,)} if call == "validation_data" else {"x": x}
+    with pytest.raises(ModelError, match=message):
+        getattr(model, call.replace("validation_data", "fit"))(**given, verbose=0)
+    for one, other in zip(model.get_weights(), before, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_validation_is_checked_once_and_not_after_each_epoch(monkeypatch):
+    seen, check = [], VAE._checked_arrays
+    monkeypatch.setattr(
+        VAE, "_checked_arrays", lambda self, *given: seen.append(1) or check(self, *given)
+    )
+    told().fit(X, validation_data=(X,), epochs=3, batch_size=24, verbose=0)
+    assert len(seen) == 2
+
+
+TABLE = pd.DataFrame({"age": np.linspace(30, 80, 24), "sex": np.where(EVENTS, "female", "male")})
+SCHEMA = ConditionSchema(
+    [Condition("age", unit="years"), Condition("sex", "binary", categories=("male", "female"))]
+).fit(TABLE)
+GIVEN = {
+    "a table": TABLE,
+    "a mapping": {name: TABLE[name].tolist() for name in TABLE},
+    "an array of the backend": keras.ops.convert_to_tensor(SCHEMA.encode(TABLE)),
+}
+
+
+def named(kind=VAE, **settings):
+    settings = {"hidden": (3,), "schema": SCHEMA, **settings}
+    model = kind(SHAPE, *LAYERS, 2, SCHEMA.dim, **settings).adapt(ECG, TABLE)
+    model.compile(keras.optimizers.SGD(1e-3), run_eagerly=True)
+    return model
+
+
+@pytest.mark.parametrize("form", GIVEN)
+def test_conditions_are_taken_in_any_form_that_encode_takes(form):
+    encoded, options = SCHEMA.encode(TABLE), {"batch_size": 24, "verbose": 0}
+    in_order = options | {"shuffle": False}
+    one, other = named(), named()
+    expected = one.fit((ECG, encoded), validation_data=((ECG, encoded),), **in_order).history
+    given = (ECG, GIVEN[form])
+    received = other.fit(given, validation_data=(list(given), None), **in_order).history
+    assert received == expected
+    judged = other.evaluate(given, return_dict=True, **options)
+    assert judged == one.evaluate((ECG, encoded), return_dict=True, **options)
+
+
+def test_targets_may_be_columns_of_a_table():
+    y = pd.DataFrame({"time": YEARS, "event": EVENTS == 1})  # Keras takes no column of truths
+    one, other = (named(VAEPrediction) for _ in range(2))
+    options = {"batch_size": 24, "verbose": 0, "shuffle": False}
+    expected = one.fit((ECG, TABLE), cox(), **options).history
+    assert other.fit((ECG, TABLE), y, **options).history == expected
+
+
+@pytest.mark.parametrize(
+    ("conditions", "message"),
+    [
+        (TABLE[:20], "conditions of 24 subjects. Received: 20"),
+        (np.zeros((24, 7)), r"shape \(N, 3\)"),
+        (TABLE.rename(columns={"age": "Age"}), "Expected a column 'age'"),
+    ],
+)
+def test_conditions_that_encode_refuses_are_refused_too(conditions, message):
+    with pytest.raises(ValueError, match=message):
+        named().fit((ECG, conditions), verbose=0)
+
+
+def test_a_table_in_the_place_of_targets_is_refused():
+    with pytest.raises(ModelError, match="no head: .*Conditions belong to the inputs"):
+        named().fit(ECG, validation_data=(ECG, TABLE), verbose=0)
 
 
 @pytest.mark.parametrize("call", ["fit", "train_on_batch"])
