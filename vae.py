@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import math
 import random
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -157,6 +158,7 @@ class VAE(OwnObjective):
         self.condition_dim = self.settings["condition_dim"]
         sizes = self.latent_space_dim, self.condition_dim
         self.prior = standard_normal(*sizes) if prior is None else Prior.from_dict(prior, *sizes)
+        self._prior_is_stale = False  # the network was trained on since
         self.network_leads = independent_among(self.leads) if independent_only else self.leads
         network.check_settings(self.settings, schema, self.network_leads)
 
@@ -285,6 +287,25 @@ class VAE(OwnObjective):
         kind = type(self)
         own = kind.extra_loss is VAE.extra_loss and kind.compute_loss is VAE.compute_loss
         return not own
+
+    def _before_training(self) -> None:
+        """Lets go of what was fitted to the network as it was; see `fit_noise` and `fit_prior`."""
+        if not (self.encoder.trainable_variables or self.decoder.trainable_variables):
+            return  # a head alone is trained
+        self._prior_is_stale = self.prior.fitted
+        if self.settings["noise"] == "per_sample" and ops.convert_to_numpy(self.noise_shape).any():
+            closed_form.forget_noise(self)  # it would give up the QRS
+
+    def _warn_of_prior(self) -> None:
+        """Says once that latents are drawn from where they lay before training."""
+        if self._prior_is_stale:
+            self._prior_is_stale = False
+            again = " and fit_noise" if self.settings["noise"] == "per_sample" else ""
+            warnings.warn(
+                "The network was trained on since fit_prior: what it generates is less like real "
+                f"ECGs than it could be. Call fit_prior{again} again.",
+                stacklevel=3,
+            )
 
     def _checked_arrays(self, x, y, training: bool = False) -> tuple:
         """What `fit` is given, checked as `encode` does.
@@ -422,6 +443,7 @@ class VAE(OwnObjective):
             raise ModelError(f"Expected 2 ECGs or more to fit a prior to. Received: {len(ecg)}.")
         encoded = self._encoded(conditions, len(ecg))
         self.prior = closed_form.fit_prior(self, ecg, encoded, self.settings["seed"])
+        self._prior_is_stale = False
         return self
 
     def fit_noise(
@@ -439,8 +461,8 @@ class VAE(OwnObjective):
                 they set the level of the noise, since less is left of what was trained on.
 
         Returns:
-            The model itself; unchanged unless its noise is "per_sample". To train further, call
-            `adapt` or `closed_form.forget_noise` first: the noise itself gives up the QRS.
+            The model itself; unchanged unless its noise is "per_sample". `fit` forgets the noise
+            before it trains further, since the noise itself gives up the QRS: fit it again then.
         """
         if self.settings["noise"] == "per_sample":
             encoded = self._encoded(conditions, len(ecg))
@@ -535,6 +557,7 @@ class VAE(OwnObjective):
             )
         inputs.check_draws(1 if n is None else n, seed)
         encoded = self._encoded(conditions, n)
+        self._warn_of_prior()
         ecg = self.decode(self.prior.sample(encoded, seed), encoded)
         return ecg + self.draw_noise(len(ecg), seed) if noise else ecg
 
@@ -730,6 +753,7 @@ class VAE(OwnObjective):
             ModelError: a model is there, and `overwrite` is false; the path ends as that of another
                 kind of file does; or what is asked for could not be loaded again.
         """
+        self._warn_of_prior()  # whoever loads it is not told
         if str(filepath).endswith(".keras"):
             super().save(filepath, overwrite=overwrite, **keywords)
             return

@@ -160,10 +160,10 @@ class VAEPrediction(VAE):
         self.baseline = None
         return super().standardise_latent(ecg, conditions)
 
-    def fit(self, *arguments, **keywords):
-        """As Keras has it; a baseline hazard is none of this model any more."""
+    def _before_training(self) -> None:
+        """As `VAE` has it; a baseline hazard is none of this model any more."""
         self.baseline = None
-        return super().fit(*arguments, **keywords)
+        super()._before_training()
 
     def adapt_target(self, target: np.ndarray) -> VAEPrediction:
         """Sets mean and SD of a regression target (N,) from training data. Returns itself.

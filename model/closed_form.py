@@ -250,7 +250,7 @@ def standardise_latent(model: keras.Model, ecg: np.ndarray, conditions: np.ndarr
     for layer in readers:
         _absorb(layer, effect, centre, sd)
     before = model.prior
-    if before.mean.any() or before.log_sd.any():  # one that was fitted stays that of the same ECGs
+    if before.fitted:  # it stays that of the same ECGs
         shift = np.concatenate([centre[None], effect])
         log_sd = before.log_sd - np.concatenate([np.log(sd)[None], np.zeros_like(effect)])
         model.prior = before._replace(mean=(before.mean - shift) / sd, log_sd=log_sd)

@@ -71,7 +71,9 @@ class OwnObjective(keras.Model):
                 it cannot be trained on.
         """
         given = self._checked_arguments(arguments(super().fit, args, keywords), training=True)
-        return super().fit(**heeded(given, self._has_classes()))
+        given = heeded(given, self._has_classes())
+        self._before_training()
+        return super().fit(**given)
 
     @standard_settings()
     def evaluate(self, *args, **keywords):
@@ -101,6 +103,9 @@ class OwnObjective(keras.Model):
             x, y, *weight = (*validation, None)[: max(2, len(validation))]
             given["validation_data"] = *self._checked_arrays(x, y), *weight
         return given
+
+    def _before_training(self) -> None:
+        """Called by `fit` when nothing is left to be refused."""
 
     def _checked_arrays(self, x, y, training: bool = False) -> tuple:
         """Inputs and targets, or None, of all subjects; refused where they are none."""

@@ -180,6 +180,11 @@ class Prior(NamedTuple):
         return self.mixture.log_density(u) - np.log(sd).sum(axis=1)
 
     @property
+    def fitted(self) -> bool:
+        """Whether `fit_prior` found it: it is not N(0, I)."""
+        return bool(self.mean.any() or self.log_sd.any())
+
+    @property
     def mixture(self) -> Mixture:
         """That of u."""
         return Mixture(self.weights, self.means, self.factors, self.scales)

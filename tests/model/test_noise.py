@@ -1,4 +1,6 @@
 import math
+import re
+import warnings
 
 import keras
 import numpy as np
@@ -179,6 +181,37 @@ def test_the_noise_of_a_model_is_large_where_its_ecgs_are_hard_to_tell(model):
     rest = (model.test_ecg - model.reconstruct(model.test_ecg, TABLE, seed=0))[:, INDEPENDENT]
     size = np.square(1000 * rest / sd).mean(axis=(1, 2))
     assert np.median(size) == pytest.approx(1, abs=0.3)
+
+
+def test_training_further_forgets_the_noise_and_says_that_the_prior_is_of_before(tmp_path):
+    vae = VAE(SHAPE, *LAYERS, Z, 5, schema=SCHEMA, noise="per_sample").adapt(ECG, TABLE)
+    vae.fit_noise(ECG, TABLE).fit_prior(ECG, TABLE).save(tmp_path)
+    vae = VAE.load(tmp_path)
+    assert np.asarray(vae.noise_shape).any()
+    vae.compile(keras.optimizers.SGD(1e-6), run_eagerly=True)
+
+    def train():
+        vae.fit((ECG, TABLE), batch_size=len(ECG), verbose=0)
+
+    said = r"trained on since fit_prior: .*Call fit_prior and fit_noise again"
+    train()
+    assert not np.asarray(vae.noise_shape).any()
+    np.testing.assert_array_equal(vae.noise_leads, np.eye(8))
+    with pytest.warns(UserWarning, match=said):
+        vae.generate(2)
+    vae.generate(2)  # it is said once
+    train()
+    with warnings.catch_warnings(record=True) as caught:  # Keras warns of itself, too
+        warnings.simplefilter("always")
+        vae.save(tmp_path / "again")
+    assert any(re.search(said, str(one.message)) for one in caught)
+    train()
+    vae.fit_noise(ECG, TABLE).fit_prior(ECG, TABLE).generate(2)
+    fitted = keras.ops.convert_to_numpy(vae.noise_shape).copy()
+    vae.encoder.trainable = vae.decoder.trainable = False
+    train()
+    vae.generate(2)  # neither latents nor what is decoded of them have changed
+    np.testing.assert_array_equal(vae.noise_shape, fitted)
 
 
 def test_the_objective_is_that_of_the_fitted_noise(model):
