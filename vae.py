@@ -22,6 +22,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from data.cohort import default_qrs_sample
 from data.conditions import ConditionSchema
 from data.leads import LEADS, expansion_matrix, independent_among
 from data.units import MV
@@ -135,7 +136,7 @@ class VAE(OwnObjective):
             "condition_dim": int(condition_dim),
             "leads": network.lead_names(leads, int(input_shape[0])),
             "sampling_rate": float(sampling_rate),
-            "qrs_sample": network.place_of_qrs(qrs_sample, float(sampling_rate), input_shape),
+            "qrs_sample": _place_of_qrs(qrs_sample, float(sampling_rate), input_shape),
             "unit": unit,
             "hidden": tuple(int(width) for width in hidden),
             "independent_only": bool(independent_only),
@@ -793,3 +794,27 @@ def gaussian_kl(mean, log_var):
 def weighted_mean(values, weight):
     """Mean of (B,) values with (B,) weights."""
     return ops.sum(values * weight) / ops.maximum(ops.sum(weight), 1e-9)
+
+
+def _place_of_qrs(qrs_sample: int | None, sampling_rate: float, shape: Sequence[int]) -> int:
+    """The sample of the QRS: the given one, or 300 ms from the first.
+
+    That is the last sample where the beat ends before 300 ms, also of models that were saved with
+    the 300 ms then: they have always kept the last sample in place.
+
+    Args:
+        qrs_sample: the given one, or None.
+        sampling_rate: Hz.
+        shape: (L, T) of an ECG.
+
+    Raises:
+        ModelError: no rate, or no number of a sample.
+    """
+    if not 0 < sampling_rate < math.inf:
+        raise ModelError(f"sampling_rate: expected Hz above 0. Received: {sampling_rate}.")
+    default = default_qrs_sample(sampling_rate)
+    if qrs_sample is None or qrs_sample == default:
+        return min([default, *(int(size) - 1 for size in shape[1:2])])
+    if qrs_sample != int(qrs_sample):
+        raise ModelError(f"qrs_sample: expected the number of a sample. Received: {qrs_sample}.")
+    return int(qrs_sample)

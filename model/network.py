@@ -14,7 +14,6 @@ from collections.abc import Sequence
 import keras
 from keras import layers
 
-from data.cohort import default_qrs_sample
 from data.conditions import ConditionSchema
 from data.leads import LEADS
 from data.units import UNITS
@@ -156,30 +155,6 @@ def lead_names(leads: Sequence[str] | None, count: int) -> tuple[str, ...]:
     if leads is None:
         leads = LEADS if count == len(LEADS) else [f"lead{n + 1}" for n in range(count)]
     return tuple(leads)
-
-
-def place_of_qrs(qrs_sample: int | None, sampling_rate: float, shape: Sequence[int]) -> int:
-    """The sample of the QRS: the given one, or 300 ms from the first.
-
-    That is the last sample where the beat ends before 300 ms, also of models that were saved with
-    the 300 ms then: they have always kept the last sample in place.
-
-    Args:
-        qrs_sample: the given one, or None.
-        sampling_rate: Hz.
-        shape: (L, T) of an ECG.
-
-    Raises:
-        ModelError: no rate, or no number of a sample.
-    """
-    if not 0 < sampling_rate < math.inf:
-        raise ModelError(f"sampling_rate: expected Hz above 0. Received: {sampling_rate}.")
-    default = default_qrs_sample(sampling_rate)
-    if qrs_sample is None or qrs_sample == default:
-        return min([default, *(int(size) - 1 for size in shape[1:2])])
-    if qrs_sample != int(qrs_sample):
-        raise ModelError(f"qrs_sample: expected the number of a sample. Received: {qrs_sample}.")
-    return int(qrs_sample)
 
 
 def check_settings(

@@ -796,7 +796,7 @@ USES = {
         ("generate: none", lambda m: m.generate(n=0), "n of 1 or more. Received: 0"),
         ("generate: part of one", lambda m: m.generate(n=1.5), "n of 1 or more. Received: 1.5"),
         ("generate: negative seed", lambda m: m.generate(seed=-1), "seed of 0 or more"),
-        ("traverse: no dimension", lambda m: m.traverse(2, [0.0]), "below 2: 2"),
+        ("traverse: no dimension", lambda m: m.traverse(2, [0.0]), "of 0 to 1. Received: 2"),
         ("interpolate: three", lambda m: m.interpolate(SMALL[:3], TABLE[:3]), "two ECGs.*3"),
     ],
     ConditionError: [
