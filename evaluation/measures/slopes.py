@@ -28,6 +28,7 @@ MAD_OF_NORMAL = float(stats.norm.ppf(0.75))  # median absolute deviation of a st
 HUBER = 1.345  # robust SD; 95% efficient where errors are normal
 ITERATIONS = 100
 FEWEST = 10  # patients whose condition is known, or who are of a category; below, no slope
+SOME = 4096  # patients whose influence is worked out at a time
 YEARS = 10  # a slope on something in years is per decade
 
 
@@ -173,19 +174,34 @@ def huber_regression(
         if not len(active):
             break
     residual = y - x @ coefficients
-    score = np.clip(residual, -limit, limit)[:, None] * x[:, :, None]  # (N, D, F)
-    if groups is not None:
-        score, pairs_of = _by_group(score, groups), _by_group(pairs, groups)
-    else:
-        pairs_of = pairs
-    # A patient draws the fit to itself: its scores are made those of a fit without it. What hangs
-    # on one patient alone cannot be known without it, and gets a very wide interval.
-    whole = (x.T @ x)[None]
-    without = whole - (1 - 1e-9) * pairs_of.reshape(-1, *whole.shape[1:])
-    score = whole @ np.linalg.solve(without, score)
     inside = (np.abs(residual) <= limit).astype(np.float64)
-    inverse = np.linalg.pinv((inside.T @ pairs).reshape(-1, *whole.shape[1:]))  # (F, D, D)
-    return coefficients, np.einsum("fde,gef->gdf", inverse, score)
+    inverse = np.linalg.pinv((inside.T @ pairs).reshape(-1, *2 * x.shape[1:]))  # (F, D, D)
+    groups = np.arange(len(x)) if groups is None else groups
+    score = np.clip(residual, -limit, limit)
+    return coefficients, _influence(x, score, groups, inverse)
+
+
+def _influence(
+    x: np.ndarray, score: np.ndarray, groups: np.ndarray, inverse: np.ndarray
+) -> np.ndarray:
+    """(G, D, F) of the groups 0 to G - 1 of the rows of x (N, D) and score (N, F).
+
+    A patient draws the fit to itself: its scores are made those of a fit without it. What hangs on
+    one patient alone cannot be known without it, and gets a very wide interval.
+    """
+    order = np.argsort(groups, kind="stable")
+    x, score = x[order], score[order]
+    whole, count = x.T @ x, int(groups.max()) + 1
+    starts = np.searchsorted(groups[order], np.arange(count + 1))
+    found = np.empty((count, x.shape[1], score.shape[1]))
+    for first in range(0, count, SOME):  # all at once take much memory where there are many
+        some = slice(starts[first], starts[min(first + SOME, count)])
+        within = starts[first : min(first + SOME, count)] - starts[first]
+        pairs = np.add.reduceat(x[some, :, None] * x[some, None, :], within, axis=0)
+        of_groups = np.add.reduceat(x[some, :, None] * score[some, None, :], within, axis=0)
+        without = np.linalg.solve(whole - (1 - 1e-9) * pairs, of_groups)
+        found[first : first + SOME] = np.einsum("fde,gef->gdf", inverse, whole @ without)
+    return found
 
 
 def robust_means(values: np.ndarray, groups: np.ndarray, count: int) -> Slopes:
@@ -208,13 +224,6 @@ def _same_rows(known: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
     for number, rows in enumerate(known.T):
         columns.setdefault(rows.tobytes(), []).append(number)
     return [(known[:, numbers[0]], np.array(numbers)) for numbers in columns.values()]
-
-
-def _by_group(values: np.ndarray, groups: np.ndarray) -> np.ndarray:
-    """Sums of (N, ...) values over the rows of each group 0 to G - 1: (G, ...)."""
-    order = np.argsort(groups, kind="stable")
-    starts = np.searchsorted(groups[order], np.arange(groups.max() + 1))
-    return np.add.reduceat(values[order], starts, axis=0)
 
 
 def correlation_and_gain(
