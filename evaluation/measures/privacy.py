@@ -122,18 +122,16 @@ def privacy_metrics(
         copies = derive_leads(independent_leads(copies))
 
     sets = generated[: len(copies)], generated[len(copies) :], copies
-    held_out = References(holdout, mix)
-    sides = (References(train, mix), of_train), (held_out, of_holdout)
-    metrics, closest = _ratio(sides, sets, rng, draws)
-    del sides  # of a large cohort 130 MB
-    candidates = (train, of_train), (holdout, of_holdout)
-    metrics |= _membership(candidates, held_out, closest, copied, reconstructions, seed, draws)
+    sides = (train, of_train), (holdout, of_holdout)
+    metrics, closest = _ratio(sides, mix, sets, rng, draws)
+    metrics |= _membership(sides, mix, closest, copied, reconstructions, seed, draws)
     metrics |= {"members": len(train), "non_members": len(holdout), "generated": len(generated)}
     return metrics
 
 
 def _ratio(
-    sides: Sequence[tuple[References, np.ndarray]],
+    sides: Sequence[tuple[np.ndarray, np.ndarray]],
+    mix: np.ndarray | None,
     sets: tuple[np.ndarray, np.ndarray, np.ndarray],
     rng: np.random.Generator,
     draws: int,
@@ -150,11 +148,13 @@ def _ratio(
     drawn = rng.multinomial(count, np.full(count, 1 / count), draws) / count  # generated beats
     value, control, samples = 0.0, 0.0, np.zeros(draws)
     to_train, to_sets = np.full(count, np.inf), []
-    for sign, (references, patients) in zip((1, -1), sides, strict=True):
+    for sign, (ecg, patients) in zip((1, -1), sides, strict=True):
         groups = _groups(patients, size, rng)
         weight = sign / sum(full for _, full in groups)
         among = [Patients(patients, rows) for rows, _ in groups]
+        references = References(ecg, mix)
         found = [both_ways(part, references, among, NEIGHBOURS) for part in sets]
+        del references  # of a large cohort 130 MB
         to_sets.append([closest for _, closest in found])
         for (rows, full), *near in zip(groups, *(near for near, _ in found), strict=True):
             distances, ids = map(np.concatenate, zip(*near[:2], strict=True))
@@ -210,8 +210,8 @@ def _redrawn(
 
 
 def _membership(
-    candidates: Sequence[tuple[np.ndarray, np.ndarray]],
-    held_out: References,
+    sides: Sequence[tuple[np.ndarray, np.ndarray]],
+    mix: np.ndarray | None,
     closest: np.ndarray,
     copied: np.ndarray,
     reconstructions: tuple[np.ndarray, np.ndarray] | None,
@@ -219,7 +219,7 @@ def _membership(
     draws: int,
 ) -> dict[str, float]:
     """AUCs of the attacks, and `nearest_train_uv_real` with its 5th percentile."""
-    (train, of_train), (holdout, of_holdout) = candidates
+    (train, of_train), (holdout, of_holdout) = sides
     member = np.repeat([True, False], [len(train), len(holdout)])
     patients = np.concatenate([of_train, of_holdout])
     to_replaced, to_kept, to_copies = closest
@@ -231,7 +231,7 @@ def _membership(
     # A held-out beat is compared with all held-out patients but its own. So that neither side has
     # more to choose from, one is hidden from each member too.
     names = np.unique(of_holdout)
-    hidden = names[np.arange(len(train)) % len(names)]
+    hidden, held_out = names[np.arange(len(train)) % len(names)], References(holdout, mix)
     [of_members], real = both_ways(train, held_out, [Patients(of_holdout)], NEIGHBOURS, hidden)
     metrics["nearest_train_uv_real"] = float(np.median(real))
     metrics["nearest_train_uv_p5_real"] = float(np.percentile(real, 5))
