@@ -296,7 +296,10 @@ def checked_targets(y, n: int, kind: str, classes: int, training: bool = True) -
             raise ModelError(f"Expected an event in some of {n} subjects, to learn from. Got: 0.")
     elif kind != "regression":
         last = 1 if kind == "binary" else classes - 1
-        _refuse(~np.isin(values, range(last + 1)), values, f"classes as 0 to {last}")
+        among = (values >= 0) & (values <= last)  # of two classes a probability will do
+        if kind == "multiclass":
+            among &= values == np.round(values)
+        _refuse(~among, values, f"classes as 0 to {last}")
     return values
 
 

@@ -69,7 +69,7 @@ def look(settings: Settings) -> Path:
     units = IN | {name: one.unit for name, one in CONDITIONS.items() if one.unit}
     units = {name: UNITS[cohort.unit].words(unit) for name, unit in units.items()}
     out = settings.out
-    if out.is_dir() or out.suffix.lower() != ".html":
+    if out.is_dir() or not (out.is_file() or out.suffix.lower() in (".html", ".htm")):
         out /= "recordings.html"
     out.parent.mkdir(parents=True, exist_ok=True)
     write_page(out, cohort, conflicts, units)

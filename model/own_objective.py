@@ -72,7 +72,8 @@ class OwnObjective(keras.Model):
         """
         given = self._checked_arguments(arguments(super().fit, args, keywords), training=True)
         given = heeded(given, self._has_classes())
-        self._before_training()
+        if given.get("epochs", 1) > given.get("initial_epoch", 0):
+            self._before_training()
         return super().fit(**given)
 
     @standard_settings()

@@ -200,7 +200,8 @@ def with_targets(cohort: Cohort, settings: ModelConfig, classes: Sequence | None
     if classes is None:
         codes, classes = pd.factorize(values, sort=True)
     else:
-        codes = pd.Index(classes).get_indexer(values)
+        numbers = {name: code for code, name in enumerate(classes)}  # True is 1, as in Python
+        codes = np.array([numbers.get(value, -1) for value in values.tolist()])
         if (codes < 0).any():
             raise CohortError(
                 f"Expected the classes {list(classes)} in {settings.target!r} of {cohort.source}. "

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -53,8 +54,14 @@ def _time_limit() -> Iterator[None]:
         signal.SIGALRM: (signal.ITIMER_REAL, PATIENCE),
     }
 
+    begun = time.thread_time()
+
     def stop(number: int, _: object) -> None:
-        raise _TooLong(limits[number][1])
+        left = begun + SECONDS - time.thread_time()  # the timer counts other threads, too
+        if number == signal.SIGPROF and left > 0:
+            signal.setitimer(signal.ITIMER_PROF, left)
+        else:
+            raise _TooLong(limits[number][1])
 
     before = {number: signal.signal(number, stop) for number in limits}
     for timer, seconds in limits.values():

@@ -70,10 +70,10 @@ class Part:
         """Whether it is a prepared folder."""
         return self.file.name == INDEX
 
-    def damaged(self) -> list[str]:
-        """Keys of recordings that could not be read, and did not cost too much either."""
+    def unreadable(self) -> list[str]:
+        """Keys of recordings that could not be read."""
         pairs = zip(self.keys, self.texts, strict=True)
-        return [key for key, (reason, *_) in pairs if reason.startswith(f"{UNREADABLE} (")]
+        return [key for key, (reason, *_) in pairs if reason.startswith(UNREADABLE)]
 
     def ecg(self) -> np.ndarray | Rows:
         """(beats, 12, 400)."""
@@ -127,13 +127,9 @@ class Kept:
         return self._parts[number], position
 
 
-def finished_parts(cache: Path, slug: str, reader: str, own: Path) -> list[Part]:
-    """The latest prepared folders of a reader, the oldest first; the last is its own, if any."""
-    files = sorted(
-        cache.glob(f"{slug}-*/{INDEX}"),
-        key=lambda file: (file.parent == own, file.stat().st_mtime_ns),
-        reverse=True,
-    )
+def finished_parts(cache: Path, slug: str, reader: str) -> list[Part]:
+    """The latest prepared folders of a reader, the oldest first."""
+    files = sorted(cache.glob(f"{slug}-*/{INDEX}"), key=lambda file: -file.stat().st_mtime_ns)
     complete = (file for file in files if (file.parent / "cohort.json").is_file())
     same = (part for part in map(Part, complete) if part.reader == reader)
     return list(islice(same, LATEST))[::-1]

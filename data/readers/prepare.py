@@ -6,9 +6,9 @@ shard is written whole as it finishes, so the same command after an interruption
 on where it stopped. The finished shards become one prepared folder, which `Cohort.open` maps into
 memory. Its name carries a fingerprint of all that determines the result: other settings give
 another folder, never a stale one. Beats that an earlier folder of the same reader has are taken
-from there: after a change of the table only recordings that are new to it are read. What could not
-be read is tried again each time; once one of them gives a beat, the folder is put together anew. A
-change inside the others is not noticed unless `records` tell of it: delete the folder then.
+from there: after a change of the table only recordings that are new to it, or could not be read,
+are read. A finished folder is never changed. A change inside the recordings themselves is not
+noticed unless `records` tell of it: delete the folder then.
 
 This module and the readers import no TensorFlow: worker processes start afresh ("spawn"; a fork of
 a process that has TensorFlow running may hang) and import only what is named here.
@@ -139,18 +139,18 @@ def prepare(
     tables = [table.to_csv(index=False) for table in (subjects, unread)]
     slug = "".join(c if c.isalnum() else "-" for c in source.lower()).strip("-")
     folder = Path(cache) / f"{slug}-{_digest(reader, *tables, *keys)[:12]}"
-    wanted = {
-        key: record
-        for key, record, reason in zip(keys, records, unread["reason"], strict=True)
-        if not reason
-    }
-    if _finished(folder, wanted, read):
-        return Cohort.open(folder)
+    if (folder / "cohort.json").is_file():
+        return _opened(folder)
     scratch = Path(cache) / f"{slug}-{reader[:12]}"
     with owned(scratch, wait=True):
-        if not _finished(folder, wanted, read):  # by the one who was waited for
+        if not (folder / "cohort.json").is_file():  # by the one who was waited for
+            wanted = {
+                key: record
+                for key, record, reason in zip(keys, records, unread["reason"], strict=True)
+                if not reason
+            }
             try:
-                earlier = finished_parts(Path(cache), slug, reader, folder)
+                earlier = finished_parts(Path(cache), slug, reader)
                 shards = scratch / "shards"
                 shards.mkdir(parents=True, exist_ok=True)
                 kept = Kept([*earlier, *unfinished_parts(shards)])
@@ -162,7 +162,7 @@ def prepare(
                 made = scratch / "made"  # what is left of an interrupted one is found, and goes
                 shutil.rmtree(made, ignore_errors=True)
                 _assemble(kept, keys, subjects, unread, made, source, reader, scratch, unit)
-                if folder.exists():  # unfinished, or with less in it
+                if folder.exists():  # unfinished
                     shutil.rmtree(folder)
                 made.rename(folder)
             except OSError as error:
@@ -171,19 +171,19 @@ def prepare(
                     "choose another cache folder; the same command goes on where it stopped."
                 ) from error
             shutil.rmtree(scratch, ignore_errors=True)
+    return _opened(folder)
+
+
+def _opened(folder: Path) -> Cohort:
+    """The prepared cohort. What it lacks is told, not added: runs were trained on it as it is."""
+    lacking = Part(folder / INDEX).unreadable() if (folder / INDEX).is_file() else []
+    if lacking:
+        print(
+            f"{len(lacking)} recordings could not be read when {folder} was prepared (see "
+            "excluded.csv there). If the cause is mended, rename it, adding -old, and run this "
+            "again: these alone are read then, and runs that were trained on it still have it."
+        )
     return Cohort.open(folder)
-
-
-def _finished(folder: Path, wanted: Mapping[str, Any], read: Read) -> bool:
-    """Whether a folder is prepared, and nothing that was unreadable then can be read now.
-
-    A file may be there by now, or the disk be well again. What cost too much time or memory would
-    cost it again, and is not tried.
-    """
-    if not (folder / "cohort.json").is_file():
-        return False
-    again = Part(folder / INDEX).damaged() if (folder / INDEX).is_file() else []
-    return all(_outcome(wanted[key], read).ecg is None for key in again if key in wanted)
 
 
 def _checked(

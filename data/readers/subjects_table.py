@@ -128,8 +128,10 @@ def _column(column: pd.Series, ids: pd.Series, bad: BadRows) -> pd.Series:
             bad.refuse(values <= 0, column, ids, "a time above 0")
         if column.name in LIMITS:
             low, high, unit = LIMITS[column.name]
-            wrong = values.notna() & ~values.between(low, high)
-            bad.refuse(wrong, column, ids, f"a {column.name} of {low:g} to {high:g} {unit}")
+            if 0 < values.median() < low / 10 or values.median() > 10 * high:  # another unit
+                expected = f"a {column.name} of {low:g} to {high:g} {unit}"
+                bad.refuse(values.notna(), column, ids, expected)
+            return values.where(values.between(low, high))  # as of files; 0 stands for unknown
         return values
     return numbers_or_text(column)
 

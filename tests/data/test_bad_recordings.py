@@ -1,9 +1,11 @@
 """Files that are damaged, hostile or no ECG: each one line, and the rest goes on."""
 
 import gzip
+import hashlib
 import io
 import os
 import struct
+import threading
 import time
 import zipfile
 import zlib
@@ -370,6 +372,20 @@ def test_a_machine_that_is_busy_with_other_work_is_no_fault_of_the_file(monkeypa
     monkeypatch.setattr(bounds, "SECONDS", 0.2)
     with bounds.bounded():
         time.sleep(0.5)
+    ended = threading.Event()
+
+    def work():
+        while not ended.is_set():
+            hashlib.sha256(bytes(10_000_000))
+
+    busy = threading.Thread(target=work)
+    busy.start()
+    try:
+        with bounds.bounded():
+            time.sleep(0.5)  # in which another thread of this process works
+    finally:
+        ended.set()
+        busy.join()
 
 
 def test_a_file_that_takes_too_much_memory_is_left_out(folder, monkeypatch):

@@ -12,7 +12,6 @@ import pytest
 
 from data.beats import Beat, BeatError, Strip, median_beat
 from data.cohort import Cohort, CohortError
-from data.readers import kept
 from data.readers import prepare as engine
 from data.readers.prepare import prepare
 from tests.places import ROOT
@@ -103,33 +102,20 @@ def test_a_second_call_reads_nothing(tmp_path):
     pd.testing.assert_frame_equal(first.subjects, again.subjects)
 
 
-def test_what_was_unreadable_is_tried_again_and_added_once_it_can_be_read(tmp_path):
-    few = run(tmp_path, broken=(2, 5), refused=(7,))
-    before = few.ecg.copy()
-    same = run(tmp_path, broken=(2, 5), refused=(7,))  # nothing is mended, nothing is written
-    assert [number for number, _ in log(tmp_path)][10:] == ["2", "5"]
-    assert same.ecg.filename == few.ecg.filename
-    cohort = run(tmp_path, broken=(2,))
-    assert list(cohort.excluded["subject_id"]) == ["s2", "s7"]  # a refusal is final
-    assert list(cohort.excluded["reason"]) == ["unreadable (KeyError)", "lead V1 is flat"]
-    np.testing.assert_array_equal(np.delete(cohort.ecg, 4, axis=0), before)
-    np.testing.assert_array_equal(few.ecg, before)  # who has it open keeps what it was
-    assert list(run(tmp_path).subjects["subject_id"]) == [f"s{k}" for k in range(10) if k != 7]
-    assert len(list((tmp_path / "cache").iterdir())) == 1
-
-
-def test_what_is_added_to_an_old_folder_is_all_that_is_read(tmp_path, monkeypatch):
-    monkeypatch.setattr(kept, "LATEST", 1)
-    run(tmp_path, broken=(2,))
-    run(tmp_path, n=2)  # a later folder, with less in it
-    assert len(run(tmp_path)) == 10
-    assert {number for number, _ in log(tmp_path)[10:]} == {"2"}
-
-
-def test_what_cost_too_much_is_not_tried_again(tmp_path):
-    run(tmp_path, costly=(3,))
-    assert len(run(tmp_path)) == 9
+def test_what_was_unreadable_is_told_and_read_once_the_folder_has_another_name(tmp_path, capsys):
+    few = run(tmp_path, broken=(2, 5), refused=(7,), costly=(8,))
+    assert "3 recordings could not be read when" in capsys.readouterr().out
+    same = run(tmp_path)  # mended, but runs were trained on what is there
     assert len(log(tmp_path)) == 10
+    np.testing.assert_array_equal(same.ecg, few.ecg)
+    shown = capsys.readouterr().out
+    folder = next(path for path in (tmp_path / "cache").iterdir() if str(path) in shown)
+    folder.rename(f"{folder}-old")
+    cohort = run(tmp_path)
+    assert [number for number, _ in log(tmp_path)][10:] == ["2", "5", "8"]
+    assert list(cohort.excluded["subject_id"]) == ["s7"]  # a refusal is final
+    assert "could not be read" not in capsys.readouterr().out
+    assert len(Cohort.open(f"{folder}-old")) == 6
 
 
 def test_another_table_takes_the_beats_that_are_there(tmp_path):

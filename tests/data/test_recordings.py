@@ -391,6 +391,15 @@ def test_a_body_in_other_units_is_refused(folder, text, expected):
         load(folder)
 
 
+def test_a_body_of_impossible_size_is_unknown_and_costs_no_recording(folder):
+    for number in range(4):
+        put(folder, f"{number}", files.muse(other(number, patient_id=f"P{number}")))
+    (folder / "subjects.csv").write_text("file,height\n0,0\n1,95\n2,181\n3,170\n")
+    cohort = load(folder)
+    assert len(cohort) == 4
+    assert sorted(cohort.subjects["height"]) == [170, 170, 170, 181]  # the files say 170
+
+
 @pytest.mark.parametrize("named", ["a copy", "b", "c/d"])
 def test_a_row_may_name_either_file_of_one_recording(folder, named, capsys):
     for name in ("a copy.xml", "b.xml", "c/d.xml"):

@@ -430,6 +430,9 @@ def test_classes_of_another_cohort_are_numbered_as_those_of_the_run():
     with pytest.raises(CohortError, match=r"Expected the classes \['a', 'b', 'c', 'd'\].*'e'"):
         with_targets(other, config.model, classes)
     assert _classes(Config(), own) is None
+    other.subjects = other.subjects.assign(rhythm=[True, False] * 10)
+    found = with_targets(other, config.model, [0, 1]).subjects["target"]
+    assert found.tolist() == [1, 0] * 10
 
 
 # --- a model without its run --------------------------------------------------------------------

@@ -87,6 +87,7 @@ def test_looking_needs_no_tensorflow(looked):
     ("given", "page"),
     [
         ("page.html", "page.html"),
+        ("page.htm", "page.htm"),
         ("new", "new/recordings.html"),
         ("there.html", "there.html/recordings.html"),
     ],

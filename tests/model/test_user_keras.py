@@ -382,6 +382,11 @@ def test_targets_that_are_no_outcomes_are_refused_before_training(case):
         model.fit(**given)
 
 
+def test_probabilities_of_two_classes_are_targets_too():
+    model = told(VAEPrediction, task="binary")
+    model.fit(X, 0.1 + 0.8 * EVENTS, batch_size=24, verbose=0)
+
+
 BROKEN = {
     "microvolts": (1000 * ECG, "look like microvolts"),
     "a gap": (np.where(np.arange(24)[:, None, None] == 7, np.nan, ECG), "ECG 7 has NaN"),
