@@ -74,8 +74,13 @@ def with_ends(name: str, value: float, low: float, high: float) -> dict[str, flo
 
 
 def with_interval(name: str, values: np.ndarray) -> dict[str, float]:
-    """A metric and its percentile 95% interval, of (1 + B,): of all, then of the samples."""
-    return with_ends(name, values[0], *np.nanpercentile(values[1:], (2.5, 97.5)))
+    """A metric and its percentile 95% interval, of (1 + B,): of all, then of the samples.
+
+    Samples without a value (NaN) are left out; where none has one, neither has the interval.
+    """
+    known = values[1:][~np.isnan(values[1:])]
+    ends = np.percentile(known, (2.5, 97.5)) if len(known) else (np.nan, np.nan)
+    return with_ends(name, values[0], *ends)
 
 
 def random_half(patient_of: np.ndarray, rng: np.random.Generator) -> np.ndarray:

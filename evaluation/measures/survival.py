@@ -239,6 +239,10 @@ def _samples(
     for name, risk in risks.items():
         values = _discrimination(risk.log_hazard, test, censoring, horizons, weights)
         slope, _ = weighted_cox(risk.log_hazard[:, None], test.time, test.event, weights, np.inf)
+        # Samples without a maximum lie beyond an end of the interval, not within: of more than it
+        # leaves out at one end, that end is not known.
+        if np.isnan(slope[1:]).mean() > 0.025:
+            slope[1:] = np.nan
         values["calibration_slope"] = slope[:, 0]
         if risk.baseline is not None:
             brier = _integrated_brier(risk.survival(grid), grid, test, censoring, weights)

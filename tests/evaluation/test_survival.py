@@ -198,6 +198,23 @@ def test_without_a_maximum_or_an_event_a_regression_has_no_coefficient():
     assert np.isfinite(coefficients[0]).all()
 
 
+@pytest.mark.parametrize("discordant", [False, True])
+def test_a_calibration_slope_that_many_samples_lack_has_no_interval(splits, discordant):
+    train, _ = splits
+    score = np.random.default_rng(3).standard_normal(40)
+    order = np.argsort(-score)
+    time, event = np.full(40, 8.0), np.zeros(40)
+    time[order[:5]], event[order[:5]] = np.arange(1, 6), 1  # the highest risks, in order
+    if discordant:  # one that half of the samples lack
+        time[order[30]], event[order[30]] = 5.5, 1
+    conditions = train.conditions.iloc[:40]
+    test = SurvivalSplit(conditions, train.latent[:40], time, event, score)
+    found = survival_metrics(train, test, exponential_baseline(), [2.0, 5.0], draws=40)
+    assert np.isnan(found["model_calibration_slope"]) == (not discordant)
+    assert np.isnan(found["model_calibration_slope_low"])
+    assert np.isnan(found["model_calibration_slope_high"])
+
+
 def test_weighted_cox_regression_equals_lifelines():
     log_hazard, time, event = outcomes(9, 200)
     random = np.random.default_rng(10)
