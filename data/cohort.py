@@ -59,6 +59,7 @@ IDS = ("subject_id", "patient_id")
 NOT_IN_TABLES = re.compile("[\\x00\\r\\ud800-\\udfff]")  # as an id, with which other files are made
 NOT_IN_TEXTS = re.compile("[\\x00\\ud800-\\udfff]")
 FORMAT_VERSION = 1
+SMALL = 2**30  # bytes of a cohort on disk of which a split reads what it can: 56,000 ECGs
 
 # A resting 12-lead QRS is 0.2 to 10 mV from peak to peak in its largest lead. Values in microvolts
 # are 1000 times that, in volts 1/1000.
@@ -179,18 +180,20 @@ class Cohort:
         """`sampling_rate` and `qrs_sample`, for whatever measures in milliseconds from the QRS."""
         return {"sampling_rate": self.sampling_rate, "qrs_sample": self.qrs_sample}
 
-    def take(self, rows: Sequence[int] | np.ndarray) -> Cohort:
+    def take(self, rows: Sequence[int] | np.ndarray, most: int | None = None) -> Cohort:
         """The recordings at these row numbers, in this order. `excluded` stays as it is.
 
-        Of a memory-mapped cohort a part of more than `rows.IN_MEMORY` bytes stays on disk:
-        its `ecg` is then `Rows`, which read what they are asked for.
+        Args:
+            rows: row numbers, or (N,) bool.
+            most: bytes. Of a memory-mapped cohort a larger part stays on disk: its `ecg` is then
+                `Rows`, which read what they are asked for. `rows.IN_MEMORY` where left out.
         """
         rows = np.asarray(rows)
         if rows.dtype == bool:
             rows = np.flatnonzero(rows)
         rows = rows.astype(np.int64)
         part = object.__new__(Cohort)  # rows of a valid cohort are valid: not checked again
-        part.ecg = select(self.ecg, rows)
+        part.ecg = select(self.ecg, rows, most)
         part.subjects = self.subjects.iloc[rows].reset_index(drop=True)
         part.truth = None if self.truth is None else self.truth.iloc[rows].reset_index(drop=True)
         part.source, part.excluded = self.source, self.excluded
@@ -199,9 +202,14 @@ class Cohort:
         part._hashes = self._hashes[rows]
         return part
 
-    def thinned(self, most: int) -> Cohort:
-        """An even selection of at most so many recordings; the cohort itself if it has no more."""
-        return self if len(self) <= most else self.take(even_rows(len(self), most))
+    def thinned(self, count: int, most: int | None = None) -> Cohort:
+        """An even selection of at most `count` recordings; the cohort itself if it has no more.
+
+        What is on disk is read, unless it is more than `most` bytes (see `take`).
+        """
+        if len(self) <= count and (most == 0 or not isinstance(self.ecg, Rows)):
+            return self
+        return self.take(even_rows(len(self), count), most)
 
     def equal_recordings(self) -> pd.DataFrame:
         """Recordings whose ECG is that of an earlier one, to the last bit.
@@ -304,7 +312,9 @@ class Cohort:
                     f"{patients.nunique()} patients. A split needs at least three patients"
                     + (" and recordings in folds 1-8, 9 and 10." if by_fold else ".")
                 )
-        return Split(*(self.take(part == number) for number in range(3)))
+        # Of a large cohort none is in memory: at 100,000 validation and test would take 0.5 GB.
+        most = None if self.ecg.nbytes <= SMALL else 0
+        return Split(*(self.take(part == number, most) for number in range(3)))
 
     def save(self, folder: str | Path) -> None:
         """Writes `ecg.npy`, `subjects.csv`, `excluded.csv`, `cohort.json` (and `truth.csv`).

@@ -144,13 +144,15 @@ def stored(array: np.ndarray | Rows) -> np.ndarray | Rows:
     return rows if same else array
 
 
-def select(array: np.ndarray | Rows, rows: np.ndarray) -> np.ndarray | Rows:
-    """Rows of an array, a copy; of a memory map what exceeds `IN_MEMORY` stays on disk."""
+def select(
+    array: np.ndarray | Rows, rows: np.ndarray, most: int | None = None
+) -> np.ndarray | Rows:
+    """Rows of an array, a copy; of a memory map more than `most` bytes (`IN_MEMORY`) stay on disk."""
     array = stored(array)
     if not isinstance(array, Rows):
         return array[rows]
     part = array.take(rows)
-    return part if part.nbytes > IN_MEMORY else part[:]
+    return part if part.nbytes > (IN_MEMORY if most is None else most) else part[:]
 
 
 def chunks(array: np.ndarray | Rows, size: int | None = None) -> Iterator[tuple[int, np.ndarray]]:

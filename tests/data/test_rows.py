@@ -163,6 +163,17 @@ def test_a_large_part_of_a_mapped_cohort_stays_on_disk_and_a_small_one_is_copied
     assert {type(part.ecg) for part in cohort.split()} == {np.ndarray}
     monkeypatch.setattr(module, "IN_MEMORY", max(part.ecg.nbytes for part in cohort.split()[1:]))
     assert [type(part.ecg) for part in cohort.split()] == [Rows, np.ndarray, np.ndarray]
+    monkeypatch.setattr("data.cohort.SMALL", cohort.ecg.nbytes - 1)
+    assert {type(part.ecg) for part in cohort.split()} == {Rows}
+
+
+def test_what_is_judged_of_a_large_cohort_is_read_once(saved, monkeypatch):
+    monkeypatch.setattr("data.cohort.SMALL", 0)
+    test = Cohort.open(saved).split().test
+    for count in (len(test), 3):
+        assert isinstance(test.thinned(count).ecg, np.ndarray)
+        assert isinstance(test.thinned(count, 0).ecg, Rows)
+    assert test.thinned(len(test), 0) is test
 
 
 @pytest.mark.usefixtures("_all_on_disk")
@@ -327,7 +338,6 @@ def test_reconstructions_are_judged_from_disk_as_in_memory(saved, monkeypatch):
 @pytest.mark.usefixtures("_all_on_disk")
 def test_of_a_large_split_an_even_selection_is_judged(saved):
     train = Cohort.open(saved).split().train
-    assert train.thinned(len(train)) is train
     some = train.thinned(3)
     np.testing.assert_array_equal(some.ecg[:], train.ecg[[0, (len(train) - 1) // 2, -1]])
 
