@@ -40,6 +40,14 @@ def test_keras_starts_without_a_word_unless_words_are_asked_for(level):
     assert (said == "") == (level is None)
 
 
+def test_garbage_is_searched_for_again_after_the_start_but_not_in_tensorflow():
+    code, said = stderr_of(
+        "import gc\nquiet.import_keras()\nassert gc.isenabled()\n"
+        "assert gc.get_freeze_count() > 10 * len(gc.get_objects())"
+    )
+    assert (code, said) == (0, "")
+
+
 @pytest.mark.parametrize(
     "file",
     [
