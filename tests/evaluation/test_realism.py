@@ -260,6 +260,16 @@ def test_axes_around_180_degrees_are_compared_as_those_around_0():
         assert metrics[name] == pytest.approx(NULL[name], rel=1e-4)
 
 
+def test_axes_on_both_sides_of_180_degrees_are_near_each_other():
+    table = measure(TRAIN, 500, 150)
+    around = realism._standardised(table, table)["qrs_axis"]
+    moved = table.assign(qrs_axis=(table["qrs_axis"] - table["qrs_axis"].mean()) % 360 - 180)
+    assert moved["qrs_axis"].min() < -170
+    assert moved["qrs_axis"].max() > 170
+    found = realism._standardised(moved, moved)["qrs_axis"]
+    np.testing.assert_allclose(found - found.mean(), around - around.mean(), atol=1e-9)
+
+
 # ---- halves of a pool ----------------------------------------------------------------------------
 
 
