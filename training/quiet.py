@@ -20,6 +20,8 @@ def import_keras() -> None:
 
     Whoever sets TF_CPP_MIN_LOG_LEVEL sees what it lets through.
     """
+    if "keras" in sys.modules:
+        return
     if LEVEL in os.environ:
         _import()
         return

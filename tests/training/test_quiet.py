@@ -43,7 +43,9 @@ def test_keras_starts_without_a_word_unless_words_are_asked_for(level):
 def test_garbage_is_searched_for_again_after_the_start_but_not_in_tensorflow():
     code, said = stderr_of(
         "import gc\nquiet.import_keras()\nassert gc.isenabled()\n"
-        "assert gc.get_freeze_count() > 10 * len(gc.get_objects())"
+        "frozen = gc.get_freeze_count()\nassert frozen > 10 * len(gc.get_objects())\n"
+        "later = [0]\nlater.append(later)\nquiet.import_keras()\n"
+        "assert gc.get_freeze_count() <= frozen"
     )
     assert (code, said) == (0, "")
 
