@@ -148,6 +148,8 @@ def conditions(schema: ConditionSchema, reference: Reference) -> list[dict]:
                 end if limit is None else limit
                 for end, limit in zip(reach, (condition.low, condition.high), strict=True)
             ]
+            # A slider counts its steps from its begin: from half a step on it would stand still.
+            first = np.ceil(limits[0] / step - 1e-9) * step
             one |= {
                 "mean": mean,
                 "sd": sd,
@@ -155,7 +157,7 @@ def conditions(schema: ConditionSchema, reference: Reference) -> list[dict]:
                 "p95": high,
                 "low": float(limits[0]),
                 "high": float(limits[1]),
-                "from": float(np.round(max(reach[0], limits[0]), 10)),
+                "from": float(np.round(max(reach[0], first), 10)),
                 "to": float(np.round(min(reach[1], limits[1]), 10)),
                 "step": float(step),
                 "typical": float(np.round(np.round(mean / step) * step, 10)),

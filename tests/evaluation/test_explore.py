@@ -161,19 +161,20 @@ def test_a_condition_that_few_subjects_have_is_placed_by_its_mean_and_sd():
 
 
 def test_most_of_the_way_of_a_slider_is_where_subjects_are():
-    skewed = np.exp(np.random.default_rng(0).normal(4.5, 1, 300))
+    skewed = 5 + np.exp(np.random.default_rng(0).normal(4.5, 1, 300))
     cohort = Cohort(COHORT.ecg, COHORT.subjects.assign(bnp=skewed, free=skewed))
-    bnp = Condition("bnp", "continuous", "ng/L", 0, 70_000)
+    bnp = Condition("bnp", "continuous", "ng/L", 5, 70_000)
     schema = ConditionSchema([*CONDITIONS, bnp, Condition("free")]).fit(cohort.subjects)
     age, _, _, bnp, free = conditions(schema, of_training(cohort))
     for one in (age, bnp, free):
+        assert one["from"] / one["step"] == pytest.approx(round(one["from"] / one["step"]))
         width = one["p95"] - one["p5"]
         assert one["low"] <= one["from"] < one["p5"]
         assert one["p95"] < one["to"] <= one["high"]
         assert width / (one["to"] - one["from"]) > 0.32
         assert one["to"] == pytest.approx(one["p95"] + width, abs=one["step"]) or one is age
     assert (age["low"], age["high"]) == (0, 120)
-    assert (bnp["from"], bnp["low"], bnp["high"]) == (0, 0, 70_000)
+    assert (bnp["from"], bnp["low"], bnp["high"]) == (10, 5, 70_000)
     assert (free["from"], free["to"]) == (free["low"], free["high"])
 
 
