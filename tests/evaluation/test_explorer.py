@@ -493,6 +493,9 @@ def saved(tried, tmp_path_factory):
             const { x, width } = one.getBBox();
             return [one.textContent, x, x + width];
         });
+        document.querySelector("#more-latents").open = true;
+        const controls = document.querySelector("#controls");
+        seen.controls = [controls.clientHeight, innerHeight, controls.scrollHeight];
         for (const { media } of document.styleSheets[0].cssRules) {
             if (media?.mediaText.includes("500px")) media.mediaText = "all";
         }
@@ -554,6 +557,12 @@ def test_the_years_below_a_survival_curve_stand_apart(saved):
     names, left, right = zip(*saved["years"], strict=True)
     assert names[-2:] == ("10", "12")
     assert all(end < start for end, start in zip(right, left[1:], strict=False))
+
+
+@needs_chromium
+def test_on_a_wide_screen_many_controls_scroll_beside_the_ecg(saved):
+    height, window, whole = saved["controls"]
+    assert height <= window < whole
 
 
 @needs_chromium
