@@ -247,7 +247,8 @@ def conditions_recovered(m: Section) -> Iterable[Finding]:
         yield Finding(f"{reads} worse than from real ones: {_listed(worse)}.", True)
     if alike and not (better or worse):
         yield Finding(
-            f"A regressor reads conditions from generated ECGs as from real ones: {_listed(alike)}."
+            "A regressor reads conditions from generated ECGs about as well as from real ones: "
+            f"{_listed(alike)}."
         )
 
 

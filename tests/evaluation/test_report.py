@@ -482,7 +482,7 @@ GENERATOR = {
         "90% of 3 slopes of features on conditions are those of real test ECGs, 85% of the 2 clear "
         "ones (halves of these agree in 97%, a generator without conditions in 40%); furthest off: "
         "QRS axis by age.",
-        "reads conditions from generated ECGs as from real ones: age (R² 0.40, real 0.42)",
+        "from generated ECGs about as well as from real ones: age (R² 0.40, real 0.42)",
         "keeps most of its skill: age 90%",
         "No sign that generated ECGs give training patients away",
         "The ECG tells risk that the conditions do not: Harrell's C 0.780 against 0.700",
