@@ -21,7 +21,12 @@ SECTIONS = {
         "conditions": "What the model is told: the distribution of each condition in the training "
         "and test recordings where it is known, and in how many it is not.",
     },
-    "training": {"history": "Loss curves: training (solid) and validation (dashed)."},
+    "training": {
+        "history": "Loss curves: training (solid) and validation (dashed); the first epochs may "
+        "lie above a panel. With a head the two do not compare in everything: in the objective "
+        "only validation counts the loss of the head, and the loss of a Cox head is larger in the "
+        "larger batches of validation. A gap there says nothing of overfitting."
+    },
     "reconstruction": {
         "reconstructions": "Test ECGs (black) and what the model gives back of them (vermilion), "
         "on ECG paper.",
@@ -104,7 +109,7 @@ METRICS = {
     "model is better, clearly so if the whole interval is.",
     # latent
     Metric(r"kl_total"): "Information per ECG in the latent code, in nats; near 0 the code is "
-    "empty.",
+    "empty. Not that of the last epoch: after training the latents are scaled to an SD of 1.",
     Metric(r"kl_\d+"): "Information in this dimension, in nats; below 0.1 it is not used.",
     Metric(r"mean_variance_\d+"): "Spread of the posterior mean over subjects.",
     Metric(r"aggregate_(mean|sd)_\d+"): "Of the codes of all subjects together; 0 and 1 if "
