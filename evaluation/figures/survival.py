@@ -22,6 +22,7 @@ from evaluation.measures.survival_scores import calibration_curve
 RISK_COLORS = (BLUE, SKY, GREEN, ORANGE, VERMILION)  # lowest to highest risk
 ROW = 0.19  # inches, a row of the table of numbers at risk
 DECILES = 10
+ALPHA = 0.025  # beyond either end of an interval
 
 
 def plot_kaplan_meier(
@@ -212,7 +213,14 @@ def _event_probability(
     fitted = KaplanMeierFitter().fit(time[rows], event[rows])
     band = fitted.confidence_interval_
     low, high = band.loc[:horizon].iloc[-1]
-    return 1 - float(fitted.predict(horizon)), 1 - float(high), 1 - float(low)
+    share = 1 - float(fitted.predict(horizon))
+    # Greenwood's variance is 0 where nobody or everybody has the event: Clopper and Pearson's
+    # limits then, of those who were observed so long.
+    if share == 0:
+        return share, 0.0, 1 - ALPHA ** (1 / max(int((time[rows] >= horizon).sum()), 1))
+    if share == 1:
+        return share, ALPHA ** (1 / int(rows.sum())), 1.0
+    return share, 1 - float(high), 1 - float(low)
 
 
 def _risk_colors(n: int) -> list[str]:
