@@ -9,7 +9,7 @@ const GAIN = 10; // mm/mV
 const MARGIN = 10; // mm, left of the first column: holds the calibration pulse
 const GAP = 5; // mm, between columns: the lead's name stands there
 const ROOM = [15, 10]; // mm, that each row has up and down at least
-const REACH = 50; // mm, farthest that a row makes room for
+const REACH = 100; // mm, farthest that a row makes room for
 const PULSE = "M0.5,0h1v-10h5v10h1";
 const INK = { paper: "#fffafa", fine: "#f8dcdc", bold: "#efb8b8", mark: "#0072b2" };
 

@@ -29,7 +29,7 @@ PAPER, FINE_LINE, BOLD_LINE = "#FFFAFA", "#F8DCDC", "#EFB8B8"
 MM = 1 / 25.4  # inches
 MARGIN = 10.0  # mm, left of the first column: holds the calibration pulse
 GAP = 5.0  # mm, between columns: the lead's name stands there
-REACH = 50.0  # mm, farthest that a row makes room for, up or down
+REACH = 100.0  # mm, farthest that a row makes room for, up or down
 HEADER, FOOTER = 9.0, 7.0  # mm, above and below the paper
 
 

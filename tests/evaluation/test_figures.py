@@ -84,12 +84,15 @@ def test_names_stand_at_the_start_of_their_own_trace():
 
 def test_tall_beats_get_rows_that_do_not_run_into_each_other():
     tall = np.zeros((12, 400), np.float32)
-    tall[LEADS.index("V1"), 150] = -3.5
-    tall[LEADS.index("V2"), 150] = 2.8
+    tall[LEADS.index("V1"), 150] = -7.5
+    tall[LEADS.index("V2"), 150] = 6.5
     paper = plot_ecg(tall).axes[0]
     (above,), (below,) = traces(paper, "V1"), traces(paper, "V2")
     assert above.get_ydata().min() > below.get_ydata().max()
     assert paper.get_ylim()[0] <= paper.dataLim.y0
+    tall[LEADS.index("I"), 150] = 8.0  # real ones reach 6.8 mV: none is cut off
+    paper = plot_ecg(tall).axes[0]
+    assert paper.get_ylim()[1] >= paper.dataLim.y1
 
 
 def test_not_a_number_and_absurd_amplitudes_still_give_a_figure_of_bounded_size(tmp_path):
