@@ -5,7 +5,8 @@ const SIGNS = { degrees: "°" };
 
 /** The middle 90% of a feature of subjects of like conditions: [low, high], or null.
  *
- * Null too where its ends have crossed, as two lines may far from all subjects.
+ * Null too where its ends have crossed, as two lines may far from all subjects. No end is one that
+ * the feature cannot have, such as an R wave below 0.
  *
  * `reference.design` has the columns that the coefficients are for.
  */
@@ -21,7 +22,9 @@ function middleRange(model, feature, values) {
   const [low, high] = [feature.low, feature.high].map((ends) =>
     ends.reduce((sum, coefficient, column) => sum + coefficient * design[column], 0),
   );
-  return low <= high ? [low, high] : null;
+  const { least, most } = feature;
+  const possible = [Math.max(low, least ?? -Infinity), Math.min(high, most ?? Infinity)];
+  return low <= high && possible[0] <= possible[1] ? possible : null;
 }
 
 /** Where a value stands: -1 below the range, 1 above, 0 within or not known. */

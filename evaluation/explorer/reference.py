@@ -39,6 +39,8 @@ WHOLE = (
     *("qrs_axis", "t_axis", "qrs_t_angle", "sokolow_lyon", "cornell"),
 )
 SHOWN = (*WHOLE, *(f"{wave}_{lead.lower()}" for lead in LEADS for wave in "prsjt"))
+SIGNED = ("qrs_axis", "t_axis", *(one for one in SHOWN[len(WHOLE) :] if one[0] in "pjt"))
+ANGLE = "qrs_t_angle"  # of two directions in space: 180 degrees at most
 
 
 class Reference(NamedTuple):
@@ -218,7 +220,8 @@ def ranges(
 
     Returns:
         Feature -> `title`, `unit`, `low` and `high` (D,) (see `design`; null where too few have the
-        feature), and `centre`: of an angle the direction around which it lies, else null.
+        feature), `centre`: of an axis the direction around which it lies, else null, and what it is
+        at `least` and at `most`, beyond which lines go; null where nothing bounds it.
     """
     centres = circular_medians(features[list(SHOWN)])
     tables = [subjects]
@@ -236,6 +239,8 @@ def ranges(
             "low": low[:, number].tolist() if enough[number] else None,
             "high": high[:, number].tolist() if enough[number] else None,
             "centre": centres.get(name),
+            "least": None if name in SIGNED else 0,
+            "most": 180 if name == ANGLE else None,
         }
         for number, name in enumerate(SHOWN)
     }

@@ -251,8 +251,23 @@ def test_the_page_has_the_ranges_of_the_regression(tried, name):
     crossed = ends[..., 0] > ends[..., 1]
     assert 0 < crossed.mean() < 0.1
     ends[crossed] = np.nan  # none is given
+    least, most = (
+        np.array([np.nan if feature[end] is None else feature[end] for feature in features])
+        for end in ("least", "most")
+    )
+    possible = np.fmin(np.fmax(ends, least[:, None]), most[:, None])
+    possible[crossed] = np.nan
+    assert (possible < ends).any() or (possible > ends).any()
+    ends = possible
     found = [[each or [np.nan] * 2 for each in result["ranges"]] for result in one.results]
     assert np.array(found) == pytest.approx(ends, nan_ok=True)
+
+
+def test_a_range_holds_nothing_that_a_feature_cannot_be(tried):
+    limits = {"qrs_t_angle": (0, 180), "r_iii": (0, None), "s_v6": (0, None), "t_v1": (None, None)}
+    limits |= {"qrs_axis": (None, None), "p_duration": (0, None), "p_ii": (None, None)}
+    described = tried["default"].described["features"]
+    assert {name: (described[name]["least"], described[name]["most"]) for name in limits} == limits
 
 
 # --- what a visitor does --------------------------------------------------------------------------
