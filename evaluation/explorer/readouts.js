@@ -154,7 +154,7 @@ function showRisk(model, now, pinned) {
   if (before) words.push(`pinned: ${headInWords(head, before)}`);
   if (before && head.kind === "survival") {
     const ratio = Math.exp(output[0] - before[0]);
-    words.push(`hazard ratio to what is pinned ${ratio.toPrecision(3)}`);
+    words.push(`hazard ratio to what is pinned ${threeDigits(ratio)}`);
   }
   document.querySelector("#risk p").textContent = `${words.join("; ")}.`;
   if (!head.times) return;
@@ -165,11 +165,16 @@ function showRisk(model, now, pinned) {
 function headInWords({ kind, task }, output) {
   const number = (value) => value.toFixed(2).replace("-", "−");
   if (kind === "survival") return `Log hazard ${number(output[0])}`;
-  if (kind === "regression") return `Prediction (${task}) ${output[0].toPrecision(3)}`;
+  if (kind === "regression") return `Prediction (${task}) ${threeDigits(output[0])}`;
   if (kind === "binary") return `Probability ${number(1 / (1 + Math.exp(-output[0])))}`;
   const shares = output.map((value) => Math.exp(value - Math.max(...output)));
   const total = shares.reduce((sum, value) => sum + value, 0);
   return shares.map((share, n) => `class ${n}: ${number(share / total)}`).join(", ");
+}
+
+/** Rounded, as people write it: 1230, where `toPrecision` alone gives 1.23e+3. */
+function threeDigits(value) {
+  return `${Number(value.toPrecision(3))}`.replace("-", "−");
 }
 
 function drawSurvival(model, curves) {

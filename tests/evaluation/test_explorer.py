@@ -601,6 +601,7 @@ def numbers(tried, tmp_path_factory):
         const scaled = { ...model, head: { ...model.head, mean: 3, sd: 2 } };
         found.head = [model, scaled].map((one) => headOutput(one, at({}), encoded[0])[0]);
         found.binary = headInWords({ kind: "binary" }, [2]);
+        found.number = headInWords({ kind: "regression", task: "lv" }, [-1234.5]);
         found.swept = sweepValues({ kind: "continuous", p5: 10, p95: 40, step: 1 }, 4);
         found.sides = [165, 170, -165, 160, -160].map((value) =>
             outside({ centre: 175 }, value, [165, 195]));
@@ -646,6 +647,7 @@ def test_the_head_is_told_in_its_own_unit_and_as_a_ratio_to_what_is_pinned(numbe
     plain, scaled = numbers["head"]
     assert scaled == pytest.approx(3 + 2 * plain)
     assert numbers["binary"] == "Probability 0.88"
+    assert numbers["number"] == "Prediction (lv) −1230"
     before, now = numbers["hazards"]
     assert abs(now - before) > 0.05
     ratio = float(numbers["risk"].rsplit(" ", 1)[1].rstrip("."))
