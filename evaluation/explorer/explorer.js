@@ -66,9 +66,10 @@ class Explorer {
         return this.change({ person: people.value, values: { ...values }, shifts: {} });
       });
     }
-    window.addEventListener("hashchange", () =>
-      this.change(fromLink(model, location.hash.slice(1))),
-    );
+    window.addEventListener("hashchange", () => {
+      this.stop();
+      this.change(fromLink(model, location.hash.slice(1)));
+    });
     document.addEventListener("keydown", ({ key }) => {
       if (key === "Escape" && this.state.lead !== null) this.change({ lead: null });
     });
@@ -163,8 +164,10 @@ class Explorer {
   /** Where a lead was chosen, the way back is next; and back there, that lead. */
   keepFocus() {
     const { lead } = this.state;
-    if (lead !== this.lead && lead !== null) find("#all-leads").focus();
-    else if (lead !== this.lead) this.paper.focus(this.lead);
+    const { activeElement } = document;
+    const free = [document.body, find("#all-leads")].includes(activeElement);
+    if (free && lead !== this.lead && lead !== null) find("#all-leads").focus();
+    else if (free && lead !== this.lead) this.paper.focus(this.lead);
     this.lead = lead;
   }
 

@@ -358,7 +358,12 @@ def visit(tried, tmp_path_factory):
             await new Promise((done) => setTimeout(done, 300));
             seen.played.push(ages());
         }
-        document.querySelector("[aria-label='Play age']").click();
+        location.hash = "c.age=95&lead=V1";
+        await new Promise((done) => setTimeout(done, 300));
+        seen.linkedTo = text("output[for=condition-age]");
+        document.querySelector("#restart").focus();
+        await click("#restart");
+        seen.focused = document.activeElement.id;
         seen.unnamed = [...document.querySelectorAll("input, select, button")].filter(
             (one) => !one.hidden && !one.labels?.length && !one.textContent.trim()).length;
         seen.loaded = performance.getEntriesByType("resource")
@@ -409,6 +414,7 @@ def test_what_is_pinned_stays_for_comparison(visit):
 def test_a_link_opens_the_same_view(visit):
     assert visit["restarted"] == visit["start"][0]
     assert visit["again"] == [visit["last"], visit["fan"]]
+    assert visit["linkedTo"] == "95 years", "what was playing goes on"
     start, odd = visit["states"]
     assert odd == start | {"values": start["values"] | {"bmi": 80}}
 
@@ -418,6 +424,11 @@ def test_a_category_may_be_called_unknown(visit):
     assert visit["linked"] == [None, "unknown", "f"]
     assert visit["buttons"] == [["f", False], ["unknown", True], ["not given", False]]
     assert visit["notGiven"] == "sex not given"
+
+
+@needs_chromium
+def test_a_button_keeps_the_focus_as_all_leads_come_back(visit):
+    assert visit["focused"] == "restart"
 
 
 @needs_chromium
