@@ -391,9 +391,9 @@ def _color_scale(figure: Figure, values: np.ndarray, colors: np.ndarray, label: 
     axes.text(-0.02, 0.5, label, transform=axes.transAxes, ha="right", va="center", fontsize=9)
 
 
-def plain(axes: Axes, title: str) -> None:
-    """A title on the left, and a frame at the left and below only."""
-    axes.set_title(title, fontsize=10, loc="left")
+def plain(axes: Axes, title: str, room: int = 80) -> None:
+    """A title on the left, smaller if its letters have no room; a frame at the left and below."""
+    axes.set_title(title, fontsize=10 * min(1, room / max(len(title), 1)), loc="left")
     axes.spines[["top", "right"]].set_visible(False)
     axes.tick_params(labelsize=8)
 

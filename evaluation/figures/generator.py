@@ -27,6 +27,7 @@ BINS = 20
 SLOW = 25.0  # mm/s: two sheets fit side by side
 TITLE = 68  # characters on a line above a sheet
 STRONG = 1.0  # SD: the deepest colour of a heat map
+ACROSS = 75  # letters side by side above a heat map
 CROWDED = 0.055  # of the height of a panel: labels closer than that would overlap
 
 
@@ -50,7 +51,7 @@ def plot_conditions(schema: ConditionSchema, parts: Mapping[str, pd.DataFrame]) 
             f"{int(np.isnan(values).sum()):,} of {len(values):,} in {name}"
             for name, values in codes.items()
         )
-        plain(axes, condition.name)
+        plain(axes, condition.name, room=28)
         axes.set_xlabel(f"{condition.unit}\nunknown: {unknown}".strip(), fontsize=7)
         axes.set_ylabel("% of known", fontsize=8)
     if schema.conditions:
@@ -121,7 +122,7 @@ def plot_slopes(metrics: Mapping[str, float]) -> Figure | None:
         axes = figure.add_subplot(rows, columns, number + 1)
         _draw_slopes(axes, points)
         lost = sum(point["lost"] for point in points.values())
-        plain(axes, f"{condition}: {len(points) - lost} of {len(points)} recovered")
+        plain(axes, f"{condition}: {len(points) - lost} of {len(points)} recovered", room=42)
         axes.set_xlabel("slope in real ECGs (SD per step)", fontsize=8)
         axes.set_ylabel("slope in generated ECGs (SD per step)", fontsize=8)
     return figure
@@ -158,7 +159,11 @@ def plot_specificity(metrics: Mapping[str, float]) -> Figure | None:
             for name in features
         ]
     )
-    figure = Figure(figsize=(7.5, 1.1 + 0.24 * len(features)), layout="constrained")
+    longest = max(len(name) for name in ("generated", *found))
+    upright = longest * len(columns) > ACROSS
+    head = 0.08 * longest if upright else 0.0
+    height = 1.1 + 0.24 * len(features) + head
+    figure = Figure(figsize=(7.5, height), layout="constrained")
     axes = figure.add_subplot()
     image = axes.imshow(values, cmap="RdBu_r", vmin=-STRONG, vmax=STRONG, aspect="auto")
     small = 8 if len(columns) <= 12 else 5
@@ -168,7 +173,7 @@ def plot_specificity(metrics: Mapping[str, float]) -> Figure | None:
         text = f"{value:+.2f}"
         axes.text(column, row, text, ha="center", va="center", color=color, fontsize=small)
     names = [f"{condition}\n{'asked for' if of else 'generated'}" for condition, of in columns]
-    axes.set_xticks(range(len(columns)), names, fontsize=small)
+    axes.set_xticks(range(len(columns)), names, fontsize=small, rotation=90 * upright)
     axes.set_yticks(range(len(features)), [feature_title(name) for name in features], fontsize=8)
     axes.tick_params(length=0, top=True, labeltop=True, bottom=False, labelbottom=False)
     axes.spines[:].set_visible(False)

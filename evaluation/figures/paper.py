@@ -31,6 +31,7 @@ MARGIN = 10.0  # mm, left of the first column: holds the calibration pulse
 GAP = 5.0  # mm, between columns: the lead's name stands there
 REACH = 100.0  # mm, farthest that a row makes room for, up or down
 HEADER, FOOTER = 9.0, 7.0  # mm, above and below the paper
+SCALE = 52.0  # mm, that speed and gain take below the paper
 
 
 class Sheet:
@@ -145,25 +146,24 @@ def lay_out(rows: Sequence[Sequence[Sheet]], footer: float = FOOTER) -> tuple[Fi
 
 
 def heading(paper: Axes, title: str, labels: Iterable[str], colors: Iterable) -> None:
-    """A title on the left and a legend on the right, above the paper."""
-    paper.set_title(title, loc="left", fontsize=10)
+    """A title on the left and a legend on the right, above the paper; a long one below it."""
+    written = paper.set_title(title, loc="left", fontsize=10)
     labels = list(labels)
-    if labels:
-        lines = [
-            Line2D([], [], color=color, linewidth=2, label=label)
-            for label, color in zip(labels, cycled(colors, len(labels)), strict=True)
-        ]
-        paper.legend(
-            handles=lines,
-            loc="lower right",
-            bbox_to_anchor=(1, 1),
-            ncols=len(lines),
-            frameon=False,
-            fontsize=9,
-            borderaxespad=0.2,
-            handlelength=1.2,
-            columnspacing=1.0,
-        )
+    if not labels:
+        return
+    lines = [
+        Line2D([], [], color=color, linewidth=2, label=label)
+        for label, color in zip(labels, cycled(colors, len(labels)), strict=True)
+    ]
+    style = {"handles": lines, "ncols": len(lines), "frameon": False, "borderaxespad": 0.2}
+    style |= {"handlelength": 1.2, "columnspacing": 1.0}
+    above = paper.legend(loc="lower right", bbox_to_anchor=(1, 1), fontsize=9, **style)
+    place = above.get_window_extent()
+    if place.x0 < written.get_window_extent().x1:
+        width = paper.get_xlim()[1]  # mm
+        room = paper.get_window_extent().width * (1 - SCALE / width)
+        size = 9 * min(1, room / place.width)
+        paper.legend(loc="upper right", bbox_to_anchor=(1, 0), fontsize=size, **style)
 
 
 def cycled(colors: Iterable, count: int) -> list:

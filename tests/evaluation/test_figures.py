@@ -3,6 +3,7 @@ import pandas as pd
 import pytest
 from matplotlib.colors import to_hex
 from matplotlib.image import imread
+from matplotlib.text import Text
 
 from data.cohort import LEADS
 from data.conditions import Condition, ConditionSchema
@@ -20,6 +21,7 @@ from evaluation.figures.ecg import (
 )
 
 rng = np.random.default_rng(2)
+SCALE = "50 mm/s, 10 mm/mV, pulse 1 mV"
 BEATS = rng.normal(0, 0.2, size=(3, 12, 400)).astype(np.float32)
 
 
@@ -118,6 +120,22 @@ def test_overlaid_beats_have_a_colour_and_a_legend_entry_each():
     assert len(set(colors)) == 3
     assert keys == dict(zip("abc", colors, strict=True))
     assert paper.get_title(loc="left") == "Three beats"
+
+
+@pytest.mark.parametrize("title", ["", "Generated beat by rhythm: 1313 uV apart at most, in III"])
+@pytest.mark.parametrize("more", [0, 20, 60])
+def test_a_long_legend_covers_neither_the_title_nor_the_scale(title, more):
+    labels = ("sinus rhythm", "atrial fibrillation", "second degree AV block" + more * "x")
+    figure = plot_ecg(BEATS, labels, title)
+    figure.draw_without_rendering()
+    [paper] = figure.axes
+    legend = paper.get_legend().get_window_extent()
+    written = [one for one in paper.findobj(Text) if one.get_text() in (title, SCALE)]
+    assert {one.get_text() for one in written} == {title, SCALE}
+    places = [one.get_window_extent() for one in written if one.get_text()]
+    assert not any(legend.overlaps(place) for place in places)
+    assert figure.bbox.x0 <= legend.x0 < legend.x1 <= figure.bbox.x1
+    assert figure.bbox.y0 <= legend.y0
 
 
 def test_beats_of_the_wrong_shape_are_named():

@@ -176,3 +176,21 @@ def test_changes_stand_beside_what_is_asked_for():
     shown = {text.get_text() for text in axes.texts}
     assert {"+0.50", "+1.80", "-0.30", "+0.20"} <= shown
     assert plot_specificity({"specificity_gain": 1.0}) is None
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("age", "sex", "heart_angle_frontal", "heart_angle_transverse"),
+        ("age", "sex", "lvef_lte_45", "lvwt_gte_13", "pasp_gte_45", "tr_max_gte_32"),
+    ],
+)
+def test_names_of_conditions_do_not_cover_each_other(names):
+    metrics = {}
+    for name in names:
+        metrics |= pair(name, "qrs_axis", 0.2, 0.9, -0.7)
+    figure = plot_specificity(metrics)
+    figure.draw_without_rendering()
+    places = [label.get_window_extent() for label in figure.axes[0].get_xticklabels()]
+    assert all(one.x1 < other.x0 for one, other in zip(places, places[1:], strict=False))
+    assert max(place.y1 for place in places) < figure.bbox.y1
