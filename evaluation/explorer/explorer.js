@@ -1,6 +1,6 @@
 /* The page: what a change does, and what is drawn then. */
-/* Viridis, which the colour-blind tell apart, without its bright end. */
-const FAN = ["#440154", "#46327e", "#365c8d", "#277f8e", "#1fa187", "#4ac16d", "#9fda3a"];
+/* Viridis, which the colour-blind tell apart, without its bright end and the one near black. */
+const FAN = ["#414487", "#34618d", "#287c8e", "#1f968b", "#2ab07f", "#58c765", "#9bd93c"];
 const NOW = "#000";
 const PINNED = "#8a8a8a";
 const PLAYED = 8000; // ms, there and back
