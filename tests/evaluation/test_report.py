@@ -495,6 +495,15 @@ def test_the_summary_says_that_the_generator_works(tmp_path, expected):
     assert "Where it falls short" not in page.text
 
 
+def test_on_another_cohort_conditions_act_as_its_ecgs_ask_for_not_as_those_of_training(tmp_path):
+    slopes = GENERATOR["adherence"] | {"slopes_gain": 0.5, "slopes_gain_train": 1.0}
+    own = report(tmp_path / "own", metrics=GENERATOR | {"adherence": slopes})
+    assert "times as in real" not in own.text
+    data = {"trained_on": "simulated", "tested_on": "PTB-XL"}
+    other = report(tmp_path / "other", metrics=GENERATOR | {"adherence": slopes, "data": data})
+    assert "act too weakly, 0.50 times as in real" in other.text
+
+
 @pytest.mark.parametrize(
     ("section", "change", "expected"),
     [
