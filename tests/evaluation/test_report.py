@@ -351,7 +351,9 @@ def test_metrics_that_came_out_as_nan_or_null_make_no_claim(tmp_path):
 def test_the_last_epoch_and_the_configuration_are_shown(tmp_path):
     history = pd.DataFrame({"epoch": [1, 2], "loss": [5.0, 4.0], "val_loss": [6.0, 4.5]})
     config = {"run": {"seed": 0, "name": "default"}, "model": {"conv_filters": [5, 5]}}
+    config["model"]["conv_kernels"] = [[1, 40], [12, 1]]
     page = report(tmp_path / "run", config=config, history=history)
+    assert page.row("conv_kernels") == ["(1, 40), (12, 1)"]
     assert page.row("loss") == ["4", "4.5"]
     assert page.row("conv_filters") == ["5, 5"]
     assert page.row("seed") == ["0"]
