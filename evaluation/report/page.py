@@ -97,14 +97,15 @@ def write_report(folder: str | Path) -> Path:
     run = _read(folder)
     known = run.known
     training = known.get("training", {})
-    if "trained_on" in known.get("data", {}):  # the test ECGs are of another cohort
+    external = "trained_on" in known.get("data", {})  # the test ECGs are of another cohort
+    if external:
         known.get("adherence", {}).pop("slopes_gain_train", None)
     findings = [one for section, find in FINDINGS for one in find(known.get(section, {}))]
     bad = [one for one in findings if one.short][: MOST - FEWEST_GOOD]
     good = [one for one in findings if not one.short][: MOST - len(bad)]
     page = PAGES.get_template("template.html").render(
         run=run,
-        took=_duration(training["seconds"]) if "seconds" in training else "",
+        took="" if external or "seconds" not in training else _duration(training["seconds"]),
         device=training.get("device", ""),
         findings={"What works": good, "Where it falls short": bad},
         sections=_sections(run),

@@ -506,6 +506,13 @@ def test_on_another_cohort_conditions_act_as_its_ecgs_ask_for_not_as_those_of_tr
     assert "act too weakly, 0.50 times as in real" in other.text
 
 
+def test_a_judgement_on_another_cohort_does_not_say_how_long_the_training_took(tmp_path):
+    seconds = {"training": {"seconds": 75.0}}
+    assert "evaluation took 1 min 15 s" in report(tmp_path / "own", metrics=seconds).text
+    other = seconds | {"data": {"trained_on": "simulated", "tested_on": "PTB-XL"}}
+    assert "took 1 min" not in report(tmp_path / "other", metrics=other).text
+
+
 @pytest.mark.parametrize(
     ("section", "change", "expected"),
     [
