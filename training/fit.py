@@ -76,7 +76,7 @@ class EpochStart(keras.callbacks.Callback):
 class FullSplit(keras.callbacks.Callback):
     """Judges a head on the whole validation split at the end of each epoch.
 
-    Puts the task's loss per subject into `val_objective`. A partial likelihood is a matter of who
+    Puts the task's loss per subject into `objective` and `val_objective`. A partial likelihood is a matter of who
     is compared with whom: that of a batch of 256 is not that of the split. For a Cox head it is
     therefore taken over the split, and logged as `val_partial_likelihood` (negative, per event)
     beside `val_c_index`.
@@ -89,6 +89,7 @@ class FullSplit(keras.callbacks.Callback):
     def on_epoch_end(self, epoch, logs=None):
         """See the class."""
         weight = self.model.settings["task_weight"]
+        logs["objective"] += weight * logs["task_loss"]
         if kind_of(self.model.task) != "survival":
             logs["val_objective"] += weight * logs["val_task_loss"]
             return

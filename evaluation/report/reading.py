@@ -23,9 +23,8 @@ SECTIONS = {
     },
     "training": {
         "history": "Loss curves: training (solid) and validation (dashed); the first epochs may "
-        "lie above a panel. With a head the two do not compare in everything: in the objective "
-        "only validation counts the loss of the head, and the loss of a Cox head is larger in the "
-        "larger batches of validation. A gap there says nothing of overfitting."
+        "lie above a panel. The loss of a Cox head, and with it the objective, is larger in the "
+        "larger batches of validation: a gap there says nothing of overfitting."
     },
     "reconstruction": {
         "reconstructions": "Test ECGs (black) and what the model gives back of them (vermilion), "

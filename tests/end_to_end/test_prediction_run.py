@@ -239,13 +239,15 @@ def test_each_epoch_is_judged_on_the_whole_validation_split_as_lifelines_does():
     time, event = samples.target.T.astype(float)
     fitted = CoxPHFitter().fit(pd.DataFrame(mean).assign(t=time, e=event), "t", "e")
     model.head.kernel.assign(fitted.params_.to_numpy()[:, None])
-    callback, logs = FullSplit(samples), {"val_objective": 100.0}
+    logs = {"objective": 7.0, "task_loss": 2.0, "val_objective": 100.0}
+    callback = FullSplit(samples)
     callback.set_model(model)
     callback.on_epoch_end(0, logs)
     negative = -fitted.log_likelihood_
     assert logs["val_c_index"] == pytest.approx(fitted.concordance_index_, abs=1e-3)
     assert logs["val_partial_likelihood"] == pytest.approx(negative / event.sum(), rel=1e-5)
     assert logs["val_objective"] == pytest.approx(100 + 4 * negative / len(event), rel=1e-6)
+    assert logs["objective"] == 7 + 4 * 2
 
 
 def test_the_best_epoch_has_the_lowest_loss_or_the_highest_c_index():
