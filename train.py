@@ -94,7 +94,7 @@ def _fitted(config: Config, cohort, split, schema, folder: Path):
         model.adapt_target(training.target)
     watchers = []
     if config.training.tensorboard and processes.rank() == 0:
-        watchers = boards(folder / "tensorboard", model, validation)
+        watchers = boards(folder / "tensorboard", validation)
     checkpoint = folder / "checkpoint" / "training.npz"
     history = fit(model, training, validation, config, checkpoint, watchers)
     return model, training, validation, history

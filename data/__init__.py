@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from contextlib import redirect_stdout
 from functools import partial
 from io import StringIO
@@ -14,6 +14,7 @@ from data.cohort import (
     LEADS,
     QRS_SAMPLE,
     SAMPLING_RATE,
+    Check,
     Cohort,
     CohortError,
     Split,
@@ -31,8 +32,6 @@ __all__ = [
     "load_cohort",
 ]
 
-
-Check = Callable[[pd.DataFrame, Collection[str]], None]
 
 # Settings that say something of some sources only: what they say nothing by, and those sources.
 SOURCES_OF = {

@@ -13,7 +13,7 @@ import csv
 import json
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -69,6 +69,10 @@ PLAUSIBLE_PEAK_TO_PEAK_MV = (0.05, 50.0)
 def default_qrs_sample(sampling_rate: float) -> int:
     """The sample at this rate in Hz that lies where `QRS_SAMPLE` does, 300 ms from the first."""
     return round(QRS_SAMPLE * sampling_rate / SAMPLING_RATE)
+
+
+# Refuses subjects whose recordings are not read yet; it is told which columns come with these.
+Check = Callable[[pd.DataFrame, Collection[str]], None]
 
 
 class CohortError(ValueError):

@@ -21,7 +21,6 @@ from data.rows import even_rows
 from evaluation.figures.ecg import plot_reconstructions
 from evaluation.measures.latent import kl_per_dimension
 from training.batches import Samples
-from vae import VAE
 
 EVERY = 5  # epochs
 RECORDINGS = 500  # of the validation split, for the KL
@@ -29,12 +28,11 @@ EXAMPLES = 3  # of these are drawn
 DPI = 80
 
 
-def boards(folder: Path, model: VAE, validation: Samples) -> list[keras.callbacks.Callback]:
+def boards(folder: Path, validation: Samples) -> list[keras.callbacks.Callback]:
     """The callbacks that write to a folder while a model is trained.
 
     Args:
         folder: for TensorBoard's files; an interrupted training goes on in it.
-        model: the one that is trained.
         validation: of which KL and reconstructions are; some of its real ECGs are in the pictures.
 
     Raises:

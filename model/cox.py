@@ -286,23 +286,16 @@ def _checked(
     return log_hazard, time, event.astype(bool)
 
 
-def _risk_sets(
-    log_hazard: np.ndarray, time: np.ndarray, event: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Distinct event times (E,), events at each, and log of the summed hazards at risk then."""
-    order = np.argsort(time)
-    from_here_on = np.logaddexp.accumulate(log_hazard[order][::-1])[::-1]  # (N,)
-    times, deaths = np.unique(time[event], return_counts=True)
-    return times, deaths, from_here_on[np.searchsorted(time[order], times)]
-
-
 def _denominators(
     log_hazard: np.ndarray, time: np.ndarray, event: np.ndarray, ties: str
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Distinct event times (E,), the first event of each among the sorted ones (E,), and for each
     event, in the order of time, the log of the summed hazards that its own is compared with.
     """
-    times, deaths, log_at_risk = _risk_sets(log_hazard, time, event)
+    order = np.argsort(time)
+    from_here_on = np.logaddexp.accumulate(log_hazard[order][::-1])[::-1]  # (N,)
+    times, deaths = np.unique(time[event], return_counts=True)
+    log_at_risk = from_here_on[np.searchsorted(time[order], times)]
     first = np.cumsum(deaths) - deaths
     log_denominator = np.repeat(log_at_risk, deaths)  # one per event
     if ties == "efron":

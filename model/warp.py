@@ -25,7 +25,7 @@ class TimeWarp(keras.layers.Layer):
     that are evenly spaced from the first to the last sample.
 
     Args:
-        qrs_sample: which stays where it is; the last one if the beat ends before it.
+        qrs_sample: which stays where it is.
 
     Attributes:
         mean_beat: (I, T), in the units of the deviation.
@@ -68,7 +68,7 @@ class TimeWarp(keras.layers.Layer):
         log_speed = FASTEST * ops.tanh(ops.matmul(speeds, self.between))  # (B, T)
         # The time at a sample is the sum of all steps up to it; at the QRS none is lost.
         late = ops.cumsum(ops.expm1(log_speed), axis=1)
-        at = min(self.qrs_sample, last)
+        at = self.qrs_sample
         late = late - late[:, at : at + 1]
         read = read_off(beat, ops.arange(last + 1, dtype="float32") + late)
         return (ops.transpose(read, (0, 2, 1)) - self.mean_beat) / self.profile

@@ -125,7 +125,7 @@ MUTATIONS = [
         "model/warp.py",
         WARP,
         ("late = late - late[:, at : at + 1]", "late = late + 0"),
-        ("at = min(self.qrs_sample, last)", "at = round(3 / 8 * (last + 1))"),
+        ("at = self.qrs_sample", "at = round(3 / 8 * (last + 1))"),
         ("(deviation + self.mean_beat * inverse) / inverse", "deviation / inverse"),
         ("ops.expm1(log_speed)", "log_speed"),
         ("FASTEST * ops.tanh(", "FASTEST * ("),

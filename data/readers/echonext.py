@@ -79,9 +79,9 @@ def load_echonext(
 
     Returns:
         The cohort in the order of the table, in standardised units or, where it is known what one
-        is, in mV. `subjects` has `age`, `sex`, `fold` (training 1,
-        validation 9, test 10), the flags of `MEASURED` as "yes" and "no" or missing, and what was
-        measured: `lvef` (%), `ivs` and `lvpw` (cm), `pasp` (mmHg), `tr_max_velocity` (m/s).
+        is, in mV. `subjects` has `age`, `sex`, `fold` (training 1, validation 9, test 10), the
+        flags of `MEASURED` as "yes" and "no" or missing, and what was measured: `lvef` (%), `ivs`
+        and `lvpw` (cm), `pasp` (mmHg), `tr_max_velocity` (m/s).
 
     Raises:
         CohortError: the scale is no number, a table or file is not there or does not fit, or no

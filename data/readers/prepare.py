@@ -24,7 +24,7 @@ import shutil
 import signal
 import sys
 import threading
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
@@ -42,6 +42,7 @@ from data.cohort import (
     LEADS,
     NOT_IN_TABLES,
     SAMPLES,
+    Check,
     Cohort,
     CohortError,
     checked_subjects,
@@ -82,7 +83,6 @@ class Recording(NamedTuple):
 
 
 Read = Callable[[Any], Strip | Beat | Recording]
-Check = Callable[[pd.DataFrame, Collection[str]], None]
 
 
 def prepare(

@@ -29,6 +29,7 @@ from data.readers.challenge import read_challenge
 from data.readers.excluded import by_reason, leave_out, none_of
 from data.readers.exports import Export, checked_strip, read_export, stored_beat
 from data.readers.formats import CARDIOSOFT, HEAD, WFDB, tell_format
+from data.readers.kept import UNREADABLE
 from data.readers.person import Person
 from data.readers.prepare import QUALITY, Check, Recording, prepare
 from data.readers.pseudonyms import Pseudonyms
@@ -263,7 +264,7 @@ class FileReader:
         except BeatError as error:
             raise Refused(str(error), kind) from error
         except Exception as error:  # anything that a damaged file makes a library raise
-            raise Refused(f"unreadable ({type(error).__name__})", kind) from error
+            raise Refused(f"{UNREADABLE} ({type(error).__name__})", kind) from error
         if state(folder, record.name) != record:
             raise Refused("changed while it was read", kind)
         return Recording(beat, self._facts(record, person) | {"format": kind})

@@ -116,7 +116,7 @@ def _described(layer: layers.Layer, numbers: Numbers) -> dict:
             "mean_beat": numbers.add(layer.mean_beat),
             "profile": numbers.add(layer.profile),
             "between": numbers.add(layer.between),
-            "fiducial": min(layer.qrs_sample, layer.between.shape[1] - 1),
+            "fiducial": layer.qrs_sample,
             "fastest": FASTEST,
         }
     raise ExplorerError(

@@ -15,7 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from evaluation.figures.ecg import BLACK, BLUE, GREEN, GREY, ORANGE, SKY, VERMILION
+from evaluation.figures.ecg import BLACK, BLUE, GREEN, GREY, ORANGE, SKY, VERMILION, plain
 from evaluation.measures.survival import logrank_p
 from evaluation.measures.survival_scores import calibration_curve
 
@@ -63,7 +63,7 @@ def plot_kaplan_meier(
             name = f"{label} ({int(event[rows].sum())} events of {int(rows.sum())})"
             _steps(axes, fitted, colors[number], name)
     shown = ", log-rank p < 0.001" if p < 0.001 else f", log-rank p = {p:.2g}"
-    _plain(axes, f"Kaplan-Meier by predicted risk{'' if np.isnan(p) else shown}")
+    plain(axes, f"Kaplan-Meier by predicted risk{'' if np.isnan(p) else shown}")
     axes.set_ylabel("without event")
     axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     axes.set_xlim(0, time.max())
@@ -124,11 +124,11 @@ def plot_calibration(
     )
     end = min(1.0, 1.08 * max(points.max(), np.quantile(probability, 0.995)))
     axes.set(xlim=(0, end), ylim=(0, end))
-    _plain(axes, f"calibration at {horizon:.3g} {unit}, ICI {ici:.3f}")
+    plain(axes, f"calibration at {horizon:.3g} {unit}, ICI {ici:.3f}")
     axes.set_ylabel("observed probability")
     axes.legend(frameon=False, fontsize=8, loc="upper left")
     below.hist(probability, bins=np.linspace(0, end, 41), color=GREY)
-    _plain(below, "")
+    plain(below, "")
     below.set_xlabel("predicted probability", fontsize=9)
     below.set_ylabel("subjects", fontsize=8)
     return figure
@@ -158,7 +158,7 @@ def plot_survival_curves(
         _steps(axes, KaplanMeierFitter().fit(time, event), GREY, "all, Kaplan-Meier")
     for curve, label, color in zip(survival, labels, _risk_colors(len(labels)), strict=True):
         axes.step(times, curve, where="post", color=color, linewidth=1.6, label=label)
-    _plain(axes, "predicted survival of single subjects")
+    plain(axes, "predicted survival of single subjects")
     axes.set_xlim(0, np.max(times))
     axes.set_ylim(0, 1.02)
     axes.set_xlabel(f"time ({unit})", fontsize=9)
@@ -232,9 +232,3 @@ def _group_labels(n: int) -> list[str]:
     if n <= 3:
         return {1: ["all"], 2: ["low", "high"], 3: ["low", "middle", "high"]}[n]
     return [f"{number} of {n}" for number in range(1, n + 1)]
-
-
-def _plain(axes: Axes, title: str) -> None:
-    axes.set_title(title, fontsize=10, loc="left")
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.tick_params(labelsize=8)

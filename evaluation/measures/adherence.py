@@ -230,8 +230,7 @@ def slope_metrics(
         the shares `slopes_agree` (the two intervals overlap, the more lenient of the two),
         `slopes_recovered` and `slopes_recovered_clear`, `slopes_correlation` and `slopes_gain` (see
         `correlation_and_gain`; in robust SD of the feature per SD of the condition), these five
-        with `_null`, `_null_low` and `_null_high`, and with the names of
-        the references.
+        with `_null`, `_null_low` and `_null_high`, and with the names of the references.
 
     Raises:
         ValueError: the numbers of rows do not fit.

@@ -46,7 +46,7 @@ def test_curves_kl_and_reconstructions_are_written(tmp_path, monkeypatch):
         def on_epoch_end(self, epoch, logs=None):
             seen[epoch] = model.encode(VALIDATION.ecg, VALIDATION.conditions)
 
-    watchers = [Remember(), *tensorboard.boards(tmp_path / "logs", model, VALIDATION)]
+    watchers = [Remember(), *tensorboard.boards(tmp_path / "logs", VALIDATION)]
     history = fit(model, TRAIN, VALIDATION, config, tmp_path / "training.npz", watchers)
     curves = read(tmp_path / "logs" / "validation")["epoch_loss"]
     assert [float(make_ndarray(one)) for one in curves.values()] == pytest.approx(
@@ -66,4 +66,4 @@ def test_curves_kl_and_reconstructions_are_written(tmp_path, monkeypatch):
 def test_without_tensorboard_it_says_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setattr(tensorboard.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ConfigError, match="pip install tensorboard"):
-        tensorboard.boards(tmp_path, None, VALIDATION)
+        tensorboard.boards(tmp_path, VALIDATION)
