@@ -50,7 +50,7 @@ MODELS = {
 }
 
 RUN = [
-    *("--data.subjects", "300", "--model.task", "cox", "--training.batch-size", "16"),
+    *("--data.subjects", "160", "--model.task", "cox", "--training.batch-size", "16"),
     *("--model.conv-filters", "2", "2", "--model.hidden", "8", "--model.latent-space-dim", "3"),
     *("--training.epochs", "3", "--evaluation.bootstrap", "100", "--evaluation.generated", "5"),
     *("--evaluation.examples", "1", "--model.time-warp", "0"),

@@ -10,6 +10,7 @@ import pytest
 
 from data.synthetic import simulate
 from tests.eager import train_eagerly
+from tests.sparing import judge_sparingly
 from train import main, parse, train
 from training.provenance import fingerprint
 from training.run_folder import RunError, record
@@ -169,6 +170,7 @@ def test_a_finished_run_is_not_overwritten(run, capsys):
 def test_a_model_of_no_conditions_is_trained_and_judged(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     train_eagerly(monkeypatch)
+    judge_sparingly(monkeypatch)
     few = ("--training.epochs", "1", "--data.conditions", "--training.tensorboard", "False")
     run = train(parse(["--run", "none", *ARGUMENTS, *few])[0])
     assert VAE.load(run).schema.names == ()

@@ -2,11 +2,8 @@
 
 import base64
 import json
-import os
 import re
 import shutil
-import subprocess
-import sys
 from dataclasses import replace
 from operator import itemgetter
 from pathlib import Path
@@ -39,7 +36,6 @@ from evaluation.measures.features import measure
 from evaluation.measures.names import feature_title
 from evaluation.measures.slopes import robust_sd
 from tests import tiny_cohort
-from tests.places import ROOT
 from training.provenance import fingerprint
 from training.run_folder import RunError
 from vae import VAE
@@ -376,16 +372,6 @@ def test_other_data_than_those_of_the_run_are_not_called_its_own(run, capsys):
     assert "not those that" in capsys.readouterr().out
     with pytest.raises(RunError, match="not those that"):
         explore.explore("first", subjects=1)
-
-
-def test_a_fresh_start_says_nothing_of_tensorflow(tmp_path):
-    (tmp_path / "parameters.json").write_text("{}")
-    env = {name: value for name, value in os.environ.items() if name != "TF_CPP_MIN_LOG_LEVEL"}
-    command = [sys.executable, ROOT / "evaluation" / "explore.py", "."]
-    done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True)
-    assert done.returncode == 2
-    assert done.stderr.startswith("python -m evaluation.explore: ")
-    assert done.stderr.count("\n") == 1
 
 
 def test_mistakes_are_one_line(run, capsys, tmp_path):

@@ -438,7 +438,9 @@ def test_a_baseline_hazard_is_gone_once_log_hazards_are_others():
     event = np.arange(len(ECG)) % 2
     for change in (
         lambda model: model.standardise_latent(ECG, TABLE),
-        lambda model: model.fit([ECG, ENCODED], np.stack([time, event], axis=1), verbose=0),
+        lambda model: model.fit(
+            [ECG[FEW], ENCODED[FEW]], np.stack([time, event], axis=1)[FEW], verbose=0
+        ),
     ):
         model = built()
         model.fit_baseline(ECG, TABLE, time, event)

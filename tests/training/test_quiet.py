@@ -9,13 +9,22 @@ import pytest
 from tests.places import ROOT
 
 
-def stderr_of(code, **env):
+def run(arguments, folder=ROOT, **env):
+    """A Python that is not told what TensorFlow may write: its exit code, and what it wrote."""
     kept = {name: value for name, value in os.environ.items() if name != "TF_CPP_MIN_LOG_LEVEL"}
-    command = [sys.executable, "-c", "import os\nfrom training import quiet\n" + code]
     done = subprocess.run(
-        command, cwd=ROOT, env={**kept, **env}, capture_output=True, text=True, timeout=120
+        [sys.executable, *arguments],
+        cwd=folder,
+        env={**kept, **env},
+        capture_output=True,
+        text=True,
+        timeout=120,
     )
     return done.returncode, done.stderr
+
+
+def stderr_of(code, **env):
+    return run(["-c", "import os\nfrom training import quiet\n" + code], **env)
 
 
 WRITE = "os.write(2, b'I0000 00:00:17 port.cc:153] note\\nsome warning\\nW0000 another note\\n')\n"
@@ -32,12 +41,18 @@ def test_after_an_error_everything_is_shown():
     assert said.endswith("OSError: broken\n")
 
 
-@pytest.mark.parametrize("level", [None, "0"])
-def test_keras_starts_without_a_word_unless_words_are_asked_for(level):
-    env = {} if level is None else {"TF_CPP_MIN_LOG_LEVEL": level}
-    code, said = stderr_of("quiet.import_keras()\nimport keras", **env)
+def test_a_command_says_nothing_of_tensorflow(tmp_path):
+    (tmp_path / "parameters.json").write_text("{}")
+    code, said = run([ROOT / "evaluation" / "explore.py", "."], tmp_path)
+    assert code == 2
+    assert said.startswith("python -m evaluation.explore: ")
+    assert said.count("\n") == 1
+
+
+def test_keras_is_heard_if_that_is_asked_for():
+    code, said = stderr_of("quiet.import_keras()\nimport keras", TF_CPP_MIN_LOG_LEVEL="0")
     assert code == 0
-    assert (said == "") == (level is None)
+    assert said
 
 
 def test_garbage_is_searched_for_again_after_the_start_but_not_in_tensorflow():
