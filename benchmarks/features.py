@@ -1,7 +1,7 @@
 """How well `evaluation.measures.features` measures: error on simulated truth, speed, real records.
 
     python -m benchmarks.features
-    python -m benchmarks.features --ptbxl ../shared/data/ptbxl
+    python -m benchmarks.features --ptbxl /data/ptb-xl
 
 Prints bias and spread of each feature against the truth of a simulated cohort and the time for
 10,000 beats; for PTB-XL the levels, the failure rates, the QRS duration by diagnosis, and the QRS

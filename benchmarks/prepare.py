@@ -22,7 +22,7 @@ import pandas as pd
 import tyro
 import wfdb
 
-from benchmarks.common import Timer
+from benchmarks.common import Timer, cpu_ms
 from data.beats import BeatError, Strip, median_beat
 from data.cohort import LEADS, QRS_SAMPLE, SAMPLES, derive_leads
 from data.readers.prepare import SHARD_SIZE, prepare
@@ -61,13 +61,6 @@ def write_simulated(folder: Path, n: int) -> None:
         )
 
 
-def cpu_ms(function, items) -> float:
-    with Timer() as timer:
-        for item in items:
-            function(item)
-    return 1000 * timer.cpu / len(items)
-
-
 def timed(folder: Path, names: list[str], workers: int) -> tuple[float, float, int]:
     """Prepares a cohort: seconds by the clock, CPU seconds, number of records left out."""
     subjects = pd.DataFrame({"subject_id": names})
@@ -91,7 +84,7 @@ def measure(folder: Path, options: Options) -> None:
         raise SystemExit(f"Expected more than {SHARD_SIZE} records per worker. Got {len(names)}.")
     read = WfdbReader(str(folder))
     strips = [read(name) for name in names[:200]]
-    reading, beat = cpu_ms(read, names[:200]), cpu_ms(make_beat, strips)
+    (reading, _), (beat, _) = cpu_ms(read, names[:200]), cpu_ms(make_beat, strips)
     print(f"{len(names)} records. CPU ms per record: reading {reading:.2f}, beat {beat:.2f}")
     print(f"At most {1000 / (reading + beat):.0f} records/s on one core")
     print("workers  records/s  seconds  start-up s  records/s after it  CPU ms/record  left out")

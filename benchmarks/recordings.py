@@ -22,7 +22,7 @@ from pathlib import Path
 
 import tyro
 
-from benchmarks.common import Timer
+from benchmarks.common import Timer, cpu_ms
 from data.beats import median_beat
 from data.readers.formats import HEAD, tell_format
 from data.readers.recordings import find_files, load_recordings, read_file
@@ -49,12 +49,6 @@ def write_all(folder: Path, kind: str, n: int) -> None:
             challenge(folder, f"A{number:05d}", one)
         else:
             (folder / f"{number:06d}").write_bytes(FORMATS[kind](one))
-
-
-def cpu_ms(function, items) -> tuple[float, list]:
-    with Timer() as timer:
-        results = [function(item) for item in items]
-    return 1000 * timer.cpu / len(items), results
 
 
 def files_per_second(folder: Path, files: list, workers: int) -> float:

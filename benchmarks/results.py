@@ -1,19 +1,9 @@
-"""Prints the tables of the README from the `metrics.json` of runs.
+"""Prints the tables of `docs/results.md` and `docs/real.md` from the `metrics.json` of runs.
 
-What the metrics are called and how many digits they have is said in `evaluation/report/reading.py`.
+    python -m benchmarks.results
 
-The runs, made with the commands in the README:
-
-    for SEED in 0 1 2: python train.py --run default_seed$SEED --data.seed $SEED
-        --training.seed $SEED --evaluation.seed $SEED
-    python train.py --preset paper
-    for SEED in 0 1 2: python train.py --preset ptbxl --data.path FOLDER --run ptbxl_seed$SEED
-        --training.seed $SEED --evaluation.seed $SEED
-    python train.py --preset prediction
-    for SEED in 1 2: python train.py --preset prediction --run prediction_seed$SEED
-        --data.seed $SEED --training.seed $SEED --evaluation.seed $SEED
-
-Usage: python -m benchmarks.results
+The commands that make the runs are there. What the metrics are called and how many digits they have
+is said in `evaluation/report/reading.py`.
 """
 
 from __future__ import annotations
@@ -125,7 +115,7 @@ def real(section: dict, name: str) -> str:
 
 
 def generator() -> str:
-    """Published network and default on the simulated cohort, and the default on PTB-XL."""
+    """Published network and default on the simulated cohort, and the preset of PTB-XL."""
     paper, ptbxl, defaults = read("paper"), read(PTBXL[0]), [read(run) for run in DEFAULT]
     rows = []
     for section, name in ((section, name) for section, all in GENERATOR.items() for name in all):
@@ -174,7 +164,7 @@ REAL_ROWS = (
 
 
 def real_table(names: Sequence[str] = PTBXL) -> str:
-    """What models of real ECGs are judged by: mean and range over seeds, beside what it must be."""
+    """What models of real ECGs are judged by: mean and range over seeds, and what is beside it."""
     runs = [read(run) for run in names]
 
     def cell(values: Sequence[float], form: str) -> str:
@@ -231,7 +221,7 @@ def risk() -> str:
 
 
 def sentences() -> str:
-    """Numbers that the text of the README quotes."""
+    """Numbers that the text below the table of risk quotes."""
     prediction, *_ = runs = [read(run) for run in PREDICTION]
     survival, data = prediction["survival"], prediction["data"]
 
@@ -260,7 +250,7 @@ def main() -> None:
         try:
             print(part())
         except FileNotFoundError as error:
-            print(f"{error.filename} is missing: see the commands at the top of this file.")
+            print(f"{error.filename} is missing: docs/results.md has the command that makes it.")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """What the metrics and figures of a run are called and how they are to be read, by their names.
 
-The page of a run, its summary and the tables of the README say what is said here. A metric or
+The page of a run, its summary and the tables of the docs say what is said here. A metric or
 figure without a line is shown all the same, without a sentence.
 """
 
@@ -76,9 +76,9 @@ class Metric(NamedTuple):
 
     Attributes:
         form: pattern of their names.
-        label: what the README and the summary call them; "{0}" stands for what the first group
+        label: what the docs and the summary call them; "{0}" stands for what the first group
             of the form is called.
-        number: format in the README.
+        number: format in the docs.
         said: format in the summary, if another one.
         unit: in the summary.
     """
