@@ -7,7 +7,6 @@ KERAS_BACKEND=jax XLA_FLAGS=--xla_force_host_platform_device_count=2 PYTHONPATH=
 python tests/two_devices.py
 """
 
-import contextlib
 import json
 from dataclasses import replace
 from unittest import mock
@@ -20,12 +19,12 @@ from config import CONDITIONS, CONFIG, TrainingConfig
 from data.conditions import ConditionSchema
 from data.synthetic import simulate
 from model.replicas import replicas
+from tests.backends import killed_in_epoch
 from tests.eager import train_eagerly
 from train import parse, train
 from training.batches import Batches, Filled
 from training.calls import pipeline
 from training.devices import devices_in_use, open_devices
-from training.fit import EpochStart
 from training.setup import build_model, samples_of
 from vae import PUBLISHED
 
@@ -106,25 +105,15 @@ def differences(name):
     }
 
 
-class Killed(Exception):
-    pass
-
-
 def one_run_on_each():
     """The run `one` on one device; `two` on both, interrupted in its last epoch."""
-
-    def kill(callback, batch, logs=None):
-        if callback.batches.epoch == 2:
-            raise Killed
-
     one, two = (
         parse(["--run", name, "--training.devices", number, "--training.xla", xla, *RUN])[0]
         for name, number, xla in (("one", "1", "False"), ("two", "2", "True"))
     )
     with mock.patch("evaluation.evaluate", return_value=({}, {})):  # after it is compared
-        with mock.patch.object(EpochStart, "on_train_batch_end", kill):
-            with contextlib.suppress(Killed):
-                train(two)
+        with killed_in_epoch(3):
+            train(two)
         train(two)
         with pytest.MonkeyPatch.context() as patch:
             train_eagerly(patch)

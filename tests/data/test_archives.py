@@ -14,6 +14,7 @@ from data.beats import median_beat
 from data.cohort import LEADS, CohortError
 from data.readers.archives import load_challenge, load_mimic, load_sph
 from tests import recording_files as files
+from tests.cohort_columns import column, reasons
 from tests.simulated_strips import rhythm_strip
 
 ONE = files.Patient()
@@ -21,14 +22,6 @@ ONE = files.Patient()
 
 def strip(number):
     return rhythm_strip(heart_rate=60 + 3 * number, seconds=6, noise=0.02, seed=number)
-
-
-def reasons(cohort):
-    return dict(zip(cohort.excluded["subject_id"], cohort.excluded["reason"], strict=True))
-
-
-def column(cohort, name):
-    return cohort.subjects[name].tolist()
 
 
 # --- PhysioNet Challenges -----------------------------------------------------------------------

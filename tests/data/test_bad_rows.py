@@ -16,6 +16,7 @@ from data.readers import ptbxl
 from data.readers.code15 import load_code15
 from data.readers.ptbxl import load_ptbxl
 from data.readers.ukbiobank import load_ukbiobank
+from tests.cohort_columns import reasons
 from tests.data.test_code15 import write_code15
 from tests.data.test_ukbiobank import recording
 from tests.simulated_strips import write_ptbxl
@@ -57,10 +58,6 @@ def edit(folder, **cells):
     table.to_csv(file, index=False)
 
 
-def left_out(cohort):
-    return dict(zip(cohort.excluded["subject_id"], cohort.excluded["reason"], strict=True))
-
-
 @pytest.mark.parametrize(
     ("column", "text", "reason"),
     [
@@ -76,7 +73,7 @@ def left_out(cohort):
 def test_a_bad_row_of_ptbxl_is_left_out_unread(folder, tmp_path, opened, column, text, reason):
     edit(folder, **{column: {3: text}})
     cohort = load_ptbxl(folder, tmp_path, workers=1)
-    assert left_out(cohort) == {"4": reason}
+    assert reasons(cohort) == {"4": reason}
     assert len(cohort) == N - 1
     assert 4 not in opened
 
@@ -88,7 +85,7 @@ def test_a_mended_table_reads_only_what_was_left_out(folder, tmp_path, opened):
     edit(folder, scp_codes={3: "{'NORM': 100.0}"}, age={5: "62"}, sex={6: "1"})
     after = load_ptbxl(folder, tmp_path, workers=1)
     assert opened == [4]
-    assert left_out(after) == {}
+    assert reasons(after) == {}
     np.testing.assert_array_equal(np.delete(np.asarray(after.ecg), 3, 0), before.ecg)
     assert after.subjects["age"][5] == 62
     assert list(after.subjects["subject_id"]) == [str(number) for number in range(1, N + 1)]
@@ -137,7 +134,7 @@ def test_ids_that_are_missing_or_stand_twice_are_left_out_by_their_lines(folder,
     table.loc[[7, 8], "ecg_id"] = 8
     table.to_csv(folder / "ptbxl_database.csv", index=False)
     cohort = load_ptbxl(folder, tmp_path, workers=1)
-    assert left_out(cohort) == {
+    assert reasons(cohort) == {
         "none (line 7)": "no ecg_id",
         "8 (line 9)": "ecg_id stands twice",
         "8 (line 10)": "ecg_id stands twice",
@@ -157,7 +154,7 @@ def test_a_bad_exam_of_code15_is_left_out(tmp_path):
     table.loc[1, "age"] = "old"
     pd.concat([table, more]).to_csv(file, index=False)
     cohort = load_code15(folder, tmp_path / "cache", workers=1)
-    assert left_out(cohort)[table["exam_id"][1]] == "age is not a number"
+    assert reasons(cohort)[table["exam_id"][1]] == "age is not a number"
     assert table["exam_id"][0] in set(cohort.subjects["subject_id"])
 
 
@@ -173,7 +170,7 @@ def test_a_bad_participant_of_uk_biobank_is_left_out(tmp_path):
     (folder / "subjects.csv").write_text(text + rows + rows.replace("20000", "30000"))
     cohort = load_ukbiobank(folder, tmp_path / "cache", workers=1)
     assert list(cohort.subjects["patient_id"]) == ["1000011"]
-    assert left_out(cohort) == {
+    assert reasons(cohort) == {
         "1000022_2_0": "sex is not female, male, 0 or 1",
         "1000033_2_0": "eid stands twice",
     }

@@ -6,6 +6,7 @@ import pytest
 from data.beats import median_beat
 from data.cohort import Cohort, CohortError
 from data.readers.code15 import TracingReader, load_code15
+from tests.cohort_columns import reasons
 from tests.places import SHARED
 from tests.simulated_strips import rhythm_strip
 
@@ -116,8 +117,7 @@ def test_exams_without_a_tracing_are_left_out_with_the_reason(folder):
     write_code15(folder, trace_file=["exams_part1.hdf5", "exams_part7.hdf5", None, "a", "a"])
     cohort = load(folder)
     assert list(cohort.subjects["subject_id"]) == ["1"]
-    reasons = dict(zip(cohort.excluded["subject_id"], cohort.excluded["reason"], strict=True))
-    assert reasons == {
+    assert reasons(cohort) == {
         "2": "exams_part7.hdf5 is not there",
         "3": "exams.csv names no file",
         "4": "a is not there",

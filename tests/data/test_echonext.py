@@ -11,6 +11,7 @@ from data.cohort import CohortError
 from data.conditions import ConditionSchema
 from data.readers.echonext import MEASURED, NUMBERS, load_echonext
 from evaluation.measures.features import FEATURES, measure
+from tests.cohort_columns import column
 from tests.echonext_files import SD, strip, write_echonext
 
 SPLITS = ("train", "test", "train", "val", "no_split", "train")
@@ -34,10 +35,6 @@ def folder(tmp_path):
 def load(folder, **options):
     options = {"workers": 1, "millivolts_per_unit": SD} | options
     return load_echonext(folder, folder.parent / "cache", **options)
-
-
-def column(cohort, name):
-    return cohort.subjects[name].tolist()
 
 
 def test_each_row_has_its_waveform_in_the_millivolts_that_are_given(folder):

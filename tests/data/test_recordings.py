@@ -24,6 +24,7 @@ from data.readers.pseudonyms import Pseudonyms
 from data.readers.recordings import find_files, load_recordings, read_folder, state
 from data.synthetic import simulate
 from tests import recording_files as files
+from tests.cohort_columns import column
 from tests.places import SHARED
 from tests.recording_files import FORMATS, SECRETS, Patient
 from tests.simulated_strips import ECTOPIC, rhythm_strip
@@ -59,10 +60,6 @@ def load(folder, **options):
 
 def found(folder, **options):
     return read_folder(folder, folder.parent / "cache", **({"workers": 1} | options))
-
-
-def column(cohort, name):
-    return cohort.subjects[name].tolist()
 
 
 def reasons(folder, **options):

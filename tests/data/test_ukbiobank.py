@@ -13,6 +13,7 @@ from data.beats import median_beat
 from data.readers.cardiosoft import MEASUREMENTS, read_median_beat, read_strip
 from data.readers.ukbiobank import RecordingReader, load_ukbiobank
 from tests.cardiosoft_files import document, stored_beat, stored_strip, waveforms, write
+from tests.cohort_columns import column, reasons
 from tests.places import SHARED
 
 REAL = SHARED / "ukb" / "example_20205.xml"
@@ -52,14 +53,6 @@ def folder(tmp_path):
 
 def load(folder, **options):
     return load_ukbiobank(folder, folder.parent / "cache", **({"workers": 1} | options))
-
-
-def column(cohort, name):
-    return cohort.subjects[name].tolist()
-
-
-def reasons(cohort):
-    return dict(zip(cohort.excluded["subject_id"], cohort.excluded["reason"], strict=True))
 
 
 # --- recordings and participants ----------------------------------------------------------------

@@ -11,6 +11,7 @@ import json
 import re
 import shutil
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import h5py
@@ -31,12 +32,12 @@ from data.readers.cardiosoft import read_median_beat, read_strip
 from data.readers.code15 import load_code15
 from data.readers.ptbxl import WfdbReader, load_ptbxl
 from data.readers.ukbiobank import load_ukbiobank
-from evaluation import __main__ as judge_again
 from evaluation import generate
 from model.cox import baseline_hazard, cox_partial_likelihood, partial_log_likelihood
 from model.network import ModelError
 from tests.cardiosoft_files import document, stored_beat, stored_strip, waveforms, write
 from tests.eager import train_eagerly
+from tests.one_line import one_line
 from tests.simulated_strips import beat, rhythm_strip, write_ptbxl
 from training.batches import Samples
 from training.checkpoint import Checkpoint, TrainingError
@@ -1030,21 +1031,10 @@ def here(tmp_path, monkeypatch):
     return tmp_path
 
 
-def complaint(main, typed, capsys):
-    """The one line on stderr of a command that ends with exit code 2."""
-    with pytest.raises(SystemExit) as stop:
-        main(typed.split())
-    lines = capsys.readouterr().err.splitlines()
-    assert stop.value.code == 2
-    assert len(lines) == 1
-    return lines[0]
-
-
 @pytest.mark.parametrize(("make", "typed", "message"), rows(COMMANDS))
 def test_a_mistake_in_training_is_one_line(here, make, typed, message, capsys):
     make(here)
-    line = complaint(train.main, typed, capsys)
-    assert line.startswith("train.py: ")
+    line = one_line(train.main, "train.py: ", capsys, *typed.split())
     assert re.search(message, line), line
 
 
@@ -1055,34 +1045,11 @@ def saved(model, tmp_path_factory):
     return folder
 
 
-GENERATIONS = [
-    ("no model", "", "expected a run or model folder"),
-    ("another model", "elsewhere --out out", "elsewhere is neither a run nor a model"),
-    ("unknown condition", "{} --out out --hight 1.8", "--hight"),
-    ("unknown sex", "{} --out out --sex f", "sex.*'f'"),
-    ("infinite age", "{} --out out --age inf", "age: .*inf"),
-    ("age in words", "{} --out out --age old", "--age.*'old'"),
-    ("none", "{} --out out --n 0", "n of 1 or more"),
-    ("negative seed", "{} --out out --seed -1", "--seed"),
-    ("unknown format", "{} --out out --format pdf", "'pdf'"),
-    ("missing table", "{} --out out --conditions gone.csv", r"gone\.csv cannot be read"),
-    ("a file in the way", "{} --out taken", "taken"),
-    ("deep JSON", "deep --out out", "deep holds no model, or a damaged one"),
-]
-
-
-@pytest.mark.parametrize(("typed", "message"), rows(GENERATIONS))
-def test_a_mistake_in_generating_is_one_line_and_nothing_is_written(
-    here, saved, typed, message, capsys
-):
+def test_a_file_in_the_way_and_deep_json_are_one_line_where_ecgs_are_generated(here, saved, capsys):
     (here / "taken").write_text("mine")
     (here / "deep").mkdir()
     (here / "deep" / "parameters.json").write_text(DEEP)
-    line = complaint(generate.main, typed.format(saved), capsys)
-    assert re.search(message, line), line
+    refused = partial(one_line, generate.main, "python -m evaluation.generate: ", capsys)
+    assert "taken" in refused(saved, "--out", "taken")
+    assert "deep holds no model, or a damaged one" in refused("deep", "--out", "out")
     assert not (here / "out").exists()
-
-
-def test_judging_what_is_no_run_is_one_line(here, capsys):
-    assert "gone is neither a run" in complaint(judge_again.main, "gone", capsys)
-    assert "expected a run" in complaint(judge_again.main, "--bootstrap 200", capsys)

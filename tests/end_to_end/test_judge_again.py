@@ -4,6 +4,7 @@ import dataclasses
 import json
 import re
 import shutil
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ from evaluation.external import _classes
 from evaluation.judge import SAME_SOURCE
 from tests.eager import train_eagerly
 from tests.fresh_process import run_fresh
+from tests.one_line import one_line
 from tests.sparing import judge_sparingly
 from train import parse as parse_training
 from train import train
@@ -116,15 +118,7 @@ def edit_config(**sections):
     file.write_text(json.dumps(config), "utf-8")
 
 
-def refused(capsys, *arguments):
-    """The one line that a mistake gives."""
-    with pytest.raises(SystemExit) as stop:
-        main(list(arguments))
-    assert stop.value.code == 2
-    shown = capsys.readouterr().err
-    assert re.match(r"python -m evaluation( RUN)?: ", shown)
-    assert shown.count("\n") == 1
-    return shown
+refused = partial(one_line, main, r"python -m evaluation( RUN)?: ")
 
 
 # --- the run's own test split -------------------------------------------------------------------

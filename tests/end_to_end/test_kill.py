@@ -19,6 +19,7 @@ import pytest
 
 from evaluation.figures.ecg import plot_latent
 from tests import processes
+from tests.backends import Killed
 from tests.eager import train_eagerly
 from train import main
 from vae import VAE
@@ -128,10 +129,6 @@ def test_a_run_killed_at_a_random_moment_ends_bit_for_bit_as_one_left_alone(tmp_
     trained, [resumed] = epochs_in((tmp_path / "killed0" / "log.txt").read_text())
     assert 1 <= resumed < EPOCHS
     assert trained[resumed - EPOCHS :] == [*range(resumed + 1, EPOCHS + 1)]
-
-
-class Killed(BaseException):
-    """Nothing catches it, as nothing catches SIGKILL."""
 
 
 def die_once_at_each_write(patch, died):

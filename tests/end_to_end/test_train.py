@@ -10,6 +10,7 @@ import pytest
 
 from data.synthetic import simulate
 from tests.eager import train_eagerly
+from tests.one_line import one_line
 from tests.sparing import judge_sparingly
 from train import main, parse, train
 from training.provenance import fingerprint
@@ -160,10 +161,7 @@ def test_a_finished_run_is_not_overwritten(run, capsys):
     config, _ = parse(["--run", "first", *ARGUMENTS])
     with pytest.raises(RunError, match=r"runs/first is finished.*--overwrite"):
         train(config)
-    with pytest.raises(SystemExit) as stop:
-        main(["--run", "first", *ARGUMENTS])
-    assert stop.value.code == 2
-    assert capsys.readouterr().err.count("\n") == 1
+    one_line(main, "train.py: ", capsys, "--run", "first", *ARGUMENTS)
     assert (run / "metrics.json").stat().st_mtime_ns == before
 
 

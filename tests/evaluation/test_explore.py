@@ -5,6 +5,7 @@ import json
 import re
 import shutil
 from dataclasses import replace
+from functools import partial
 from operator import itemgetter
 from pathlib import Path
 
@@ -36,6 +37,7 @@ from evaluation.measures.features import measure
 from evaluation.measures.names import feature_title
 from evaluation.measures.slopes import robust_sd
 from tests import tiny_cohort
+from tests.one_line import one_line
 from training.provenance import fingerprint
 from training.run_folder import RunError
 from vae import VAE
@@ -327,13 +329,7 @@ def run(made, tmp_path, monkeypatch):
     return Path(shutil.copytree(made, tmp_path / "runs" / "first"))
 
 
-def refused(capsys, *arguments):
-    with pytest.raises(SystemExit) as stop:
-        explore.main([str(argument) for argument in arguments])
-    assert stop.value.code == 2
-    shown = capsys.readouterr().err
-    assert shown.count("\n") == 1
-    return shown
+refused = partial(one_line, explore.main, "python -m evaluation.explore: ")
 
 
 def test_a_run_is_shown_beside_its_training_subjects(run, capsys):

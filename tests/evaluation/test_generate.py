@@ -1,6 +1,7 @@
 """ECGs from the shell: the files hold what the model generates, and mistakes are one line."""
 
 import re
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from evaluation import generate
 from evaluation.generate import generate_files, main, parse
 from model.inputs import PREDICT_BATCH
 from tests.fresh_process import run_fresh
+from tests.one_line import one_line
 from training.run_folder import RunError
 from vae import VAE
 
@@ -57,15 +59,7 @@ def table_of(out):
     return pd.read_csv(out / "subjects.csv")
 
 
-def refused(capsys, *arguments):
-    """The one line that a mistake gives."""
-    with pytest.raises(SystemExit) as stop:
-        main([str(argument) for argument in arguments])
-    assert stop.value.code == 2
-    shown = capsys.readouterr().err
-    assert shown.startswith("python -m evaluation.generate: ")
-    assert shown.count("\n") == 1
-    return shown
+refused = partial(one_line, main, "python -m evaluation.generate: ")
 
 
 # --- what is written ----------------------------------------------------------------------------

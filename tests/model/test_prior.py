@@ -19,7 +19,6 @@ FACTORS = np.array(
     ]
 )
 TRUTH = Mixture(WEIGHTS[:, None], MEANS[:, None], FACTORS, np.ones(1))
-COVARIANCES = FACTORS @ FACTORS.transpose(0, 2, 1)
 # The same shapes in two sizes, the second of other means.
 SIZES = np.array([0.5, 2.0])
 IN_SIZES = Mixture(

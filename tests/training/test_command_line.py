@@ -16,6 +16,7 @@ from config import CONFIG, PRESETS, DataConfig, to_dict
 from data import CohortError
 from data.conditions import ConditionError
 from tests.fresh_process import run_fresh
+from tests.one_line import one_line
 from tests.places import ROOT
 from tests.test_config import sentences
 from train import main, parse
@@ -235,10 +236,7 @@ def test_an_error_about_data_or_settings_is_one_line_and_exit_code_2(error, monk
         raise error
 
     monkeypatch.setattr(train, "train", broken)
-    with pytest.raises(SystemExit) as stop:
-        main([])
-    assert stop.value.code == 2
-    assert capsys.readouterr().err == f"train.py: {error}\n"
+    assert one_line(main, "train.py: ", capsys) == f"train.py: {error}\n"
 
 
 @pytest.mark.parametrize("error", [ValueError("x"), RuntimeError("x"), KeyError("x")])
@@ -398,10 +396,7 @@ def test_a_damaged_config_file_is_named(runs, content):
 def test_a_name_taken_by_a_file_is_one_line_and_exit_code_2(runs, capsys):
     runs.mkdir()
     (runs / "default").write_text("a file")
-    with pytest.raises(SystemExit) as stop:
-        main([])
-    assert stop.value.code == 2
-    assert re.fullmatch("train.py: .*default'\n", capsys.readouterr().err)
+    one_line(main, "train.py: .*default'\n$", capsys)
 
 
 def test_differences_are_found_at_any_depth_with_fields_that_came_or_went():
