@@ -280,6 +280,8 @@ ELEVEN = [k for k in range(12) if LEADS[k] != "V3"]
         ),
         (lambda: document(waveforms(stored_beat(), [*LEADS[:11], "V7"])), "unknown lead 'V7'"),
         (lambda: document(waveforms(stored_beat(), unit="mmHg")), "no resolution of the median"),
+        (lambda: document(waveforms(stored_beat(), unit="VPerLsb")), "no resolution of the"),
+        (lambda: document(waveforms(stored_beat(), unit="mVPerLsb")), "amplitude is not in mV"),
         (lambda: document(waveforms(stored_beat(), resolution=0)), "no resolution of the median"),
         (lambda: document(waveforms(stored_beat(), resolution="-5")), "no resolution of the"),
         (lambda: document(waveforms(stored_beat(), rate="")), "no sampling rate of the median"),

@@ -286,6 +286,7 @@ def rewrite(folder, text):
         (lambda f: rewrite(f, "eid,event\n1000011,2\n"), "0 or 1 as event of '1000011'"),
         (lambda f: rewrite(f, "eid\n1000011\n1000011\n"), "stands twice .* 1 rows repeat one"),
         (lambda f: rewrite(f, "eid\n7\n"), "None of the 4 records .* not in subjects.csv"),
+        (lambda f: (f / "withdrawn.csv").write_text("1000011, 1000022\n"), "one id per line"),
         (
             lambda f: (f / "withdrawn.csv").write_text('"1000033"\n'),
             "one id per line in .*withdrawn.csv. Received: '\"1000033\"'",

@@ -1,8 +1,8 @@
 """Bad input of every kind, in tables: what it is, where it goes in, and the error that names it.
 
 Each row either raises an error of ours whose message names the culprit (the record, column, field
-or file), or is put right in a documented way, which is then checked. The files of the modules test
-their own mistakes in more detail.
+or file), or is put right in a documented way, which is then checked. What the tests of a module
+check already is not repeated here.
 """
 
 import errno
@@ -23,19 +23,15 @@ import wfdb
 import train
 from config import CONFIG, Config, ConfigError, DataConfig, ModelConfig, TrainingConfig, from_dict
 from data.beats import BeatError, median_beat
-from data.cohort import LEADS, Cohort, CohortError, derive_leads
+from data.cohort import LEADS, Cohort, CohortError
 from data.conditions import Condition, ConditionError, ConditionSchema
-from data.export import ExportError, write_csv, write_wfdb
+from data.export import write_csv, write_wfdb
 from data.outcomes import join_outcomes, with_outcomes
 from data.readers.arrays import load_arrays
-from data.readers.cardiosoft import read_median_beat, read_strip
 from data.readers.code15 import load_code15
 from data.readers.ptbxl import WfdbReader, load_ptbxl
-from data.readers.ukbiobank import load_ukbiobank
 from evaluation import generate
-from model.cox import baseline_hazard, cox_partial_likelihood, partial_log_likelihood
 from model.network import ModelError
-from tests.cardiosoft_files import document, stored_beat, stored_strip, waveforms, write
 from tests.eager import train_eagerly
 from tests.one_line import one_line
 from tests.simulated_strips import beat, rhythm_strip, write_ptbxl
@@ -98,8 +94,8 @@ def cohort(ecg=ECG, subjects=SUBJECTS, **options):
     return lambda path: Cohort(ecg, subjects, **options)
 
 
-def split(by_fold=True, **columns):
-    return lambda path: Cohort(ECG, SUBJECTS.assign(**columns)).split(by_fold=by_fold)
+def split(fold):
+    return lambda path: Cohort(ECG, SUBJECTS.assign(fold=fold)).split(by_fold=True)
 
 
 def prepared(change):
@@ -125,9 +121,9 @@ def written(name, content):
     return prepared(lambda folder: (folder / name).write_bytes(content))
 
 
-def outcomes(text, encoding="utf-8"):
+def outcomes(text):
     def read(path):
-        (path / "outcomes.csv").write_bytes(text.encode(encoding))
+        (path / "outcomes.csv").write_text(text, "utf-8")
         return join_outcomes(Cohort(ECG, SUBJECTS), path / "outcomes.csv")
 
     return read
@@ -187,27 +183,6 @@ def code15(tracings=None, **columns):
     return read
 
 
-def cardiosoft(text=None, reader=read_median_beat, encoding="iso-8859-1", **options):
-    text = document(waveforms(stored_beat(), **options)) if text is None else text
-    return lambda path: reader(write(path / "ecg.xml", text, encoding))
-
-
-def xml(prolog, name="Müller"):
-    whole = document(waveforms(stored_beat())).replace("Müller", name)
-    return whole.replace("<CardiologyXML>", f"{prolog}<CardiologyXML>", 1)
-
-
-def ukbiobank(table, file="1000011_20205_2_0.xml", withdrawn=None):
-    def read(path):
-        write(path / file, document(waveforms(stored_beat())))
-        (path / "subjects.csv").write_text(table, "utf-8")
-        if withdrawn is not None:
-            (path / "withdrawn.csv").write_text(withdrawn, "utf-8")
-        return load_ukbiobank(path, path / "cache", workers=1)
-
-    return read
-
-
 def schema(encoding="standard", **scaling):
     conditions = [
         Condition("age", unit="years", low=0, high=120),
@@ -216,46 +191,32 @@ def schema(encoding="standard", **scaling):
     return ConditionSchema(conditions, encoding, {"age": (55.0, 10.0)} | scaling)
 
 
-def encode(values, encoding="standard", n=None):
-    return lambda path: schema(encoding).encode(values, n)
-
-
-def check(encoding="standard", **columns):
-    table = pd.DataFrame({"subject_id": IDS, "age": 50.0, "sex": "male"} | columns)
-    return lambda path: schema(encoding).check(table)
+def encode(values, encoding="standard"):
+    return lambda path: schema(encoding).encode(values)
 
 
 # --- data: errors ---------------------------------------------------------------------------------
 
 SWAPPED_CABLES = list(LEADS[3:6] + LEADS[:3] + LEADS[6:])
-BOMB = '<!DOCTYPE z [<!ENTITY a "aaaaaaaaaa"><!ENTITY b "&a;&a;&a;&a;&a;&a;&a;&a;">]>'
-OUTSIDE = '<!DOCTYPE z [<!ENTITY e SYSTEM "file:///etc/passwd">]>'
 OUTCOMES = "subject_id,time,event\na,{},{}\nb,2,0\nc,3,1\nd,1,0\n"
 
 ERRORS = {
     CohortError: [
-        ("arrays: empty folder", load_arrays, r"ecg\.npy is not there"),
         ("arrays: empty file", bytes_of_arrays(b""), r"ecg\.npy cannot be read"),
         ("arrays: truncated", bytes_of_arrays(NPY[:5000]), r"ecg\.npy cannot be read"),
         ("arrays: no recordings", arrays(ECG[:0], None), "at least one subject"),
         ("arrays: integers", arrays((ECG * 1000).astype(int)), "ecg as floating-point"),
         ("arrays: text", arrays(ECG.astype(str)), "Received: <U"),
-        ("arrays: NaN", arrays(with_value(ECG, (2, 7, 9), np.nan)), "ECG 'c'.* lead V2"),
         ("arrays: inf", arrays(with_value(ECG, (0, 0, 0), -np.inf)), "ECG 'a'.* lead I"),
         ("arrays: constant lead", arrays(with_value(ECG, (1, 8), 0.3)), "'b' .* lead V3"),
-        ("arrays: missing lead", arrays(ECG[:, :11]), r"Received: \(4, 11, 400\)"),
         ("arrays: leads reversed", arrays(ECG[:, ::-1]), "in the order I, II, III, aVR"),
         (
             "arrays: aVL before aVR",
             arrays(ECG[:, [0, 1, 2, 4, 3, *range(5, 12)]]),
             "do not follow from I and II in most of the 4 ECGs",
         ),
-        ("arrays: swapped axes", arrays(ECG.transpose(0, 2, 1)), "leads and samples swap"),
-        ("arrays: microvolts", arrays(ECG * 1000), "look like microvolts"),
         ("arrays: one in microvolts", arrays(ECG * [[[1]], [[1]], [[1000]], [[1]]]), "'c'"),
-        ("arrays: volts", arrays(ECG / 1000), "look like volts"),
         ("table: empty", arrays(table=""), r"subjects\.csv cannot be read"),
-        ("table: too short", arrays(table="subject_id\na\n"), r"Expected ecg of shape \(1"),
         (
             "table: semicolons",
             arrays(table="subject_id;age\na;50\nb;55\nc;60\nd;70\n"),
@@ -304,7 +265,6 @@ ERRORS = {
             r"subjects\.csv cannot be read.*UTF-8",
         ),
         ("cohort: a list", cohort(ECG.tolist()), "NumPy array. Received: .*list"),
-        ("cohort: float64", cohort(ECG.astype(float)), "dtype float32.*float64"),
         ("cohort: a dictionary", cohort(subjects={"subject_id": IDS}), "DataFrame.*dict"),
         ("cohort: a lead twice", cohort(leads=("I",) * 12), "I is there twice"),
         ("cohort: negative rate", cohort(sampling_rate=-500), "sampling rate.*-500"),
@@ -320,17 +280,10 @@ ERRORS = {
             r"subject_id 'b\\x00' has characters",
         ),
         ("split: one subject", lambda path: Cohort(ECG[:1], SUBJECTS[:1]).split(), "three"),
-        ("split: one patient", split(by_fold=False, patient_id="p"), "4 recordings of 1 patients"),
-        (
-            "split: a patient in two parts",
-            split(patient_id=["p", "p", "q", "r"], fold=[1, 9, 9, 10]),
-            "Patient 'p' is in two parts",
-        ),
-        ("split: fold 11", split(fold=[1, 9, 10, 11]), "Record 'd' has 11"),
-        ("split: fold in words", split(fold=["test", 9, 10, 1]), "Record 'a' has 'test'"),
+        ("split: fold 11", split([1, 9, 10, 11]), "Record 'd' has 11"),
+        ("split: fold in words", split(["test", 9, 10, 1]), "Record 'a' has 'test'"),
         ("prepared: nothing there", lambda path: Cohort.open(path / "x"), "x is no prepared"),
         ("prepared: deep JSON", written("cohort.json", DEEP.encode()), "cohort is damaged"),
-        ("prepared: microvolts", described(unit="uV"), "cohort is in 'uV'. Expected mV"),
         ("prepared: rate of 0 Hz", described(sampling_rate=0), "sampling rate.*0"),
         ("prepared: other leads", described(leads=["I", "II"]), r"Expected .* \(4, 2, T\)"),
         ("prepared: pickled ECGs", written("ecg.npy", b"\x80\x04N."), "cohort is damaged"),
@@ -339,14 +292,10 @@ ERRORS = {
             written("subjects.csv", b"subject_id,age\na,50,1\nb,55,2\nc,60,3\nd,70,4\n"),
             r"damaged.*subjects\.csv have more fields",
         ),
-        ("outcomes: negative time", outcomes(OUTCOMES.format(-1, 1)), "time of 'a'.*'-1'"),
-        ("outcomes: event 2", outcomes(OUTCOMES.format(1, 2)), "event of 'a'.*'2'"),
         ("outcomes: a date", outcomes(OUTCOMES.format("2021-03-01", 1)), "'2021-03-01'"),
         ("outcomes: thousands", outcomes(OUTCOMES.format('"1,234"', 1)), "'1,234'"),
         ("outcomes: decimal comma", outcomes(OUTCOMES.format('"1,5"', 1)), "'1,5'"),
         ("outcomes: beyond float", outcomes(OUTCOMES.format("1e999", 1)), "'1e999'"),
-        ("outcomes: all censored", outcomes("subject_id,time,event\na,1,0\n"), "No events"),
-        ("outcomes: semicolons", outcomes("subject_id;time;event\na;1;1\n"), "separator"),
         (
             "outcomes: rounded id",
             outcomes("subject_id,time,event\n1E+06,1,1\na,2,0\n"),
@@ -367,147 +316,52 @@ ERRORS = {
             own_outcomes(1.0, [1, 2, 2, 1]),
             "event of .b.. Received: 2.* as 0",
         ),
-        ("own outcomes: all censored", own_outcomes(1.0, 0), "`event` is 0 in all 4"),
         ("own outcomes: all negative", own_outcomes(-1.0, 1), "None of the 4"),
-        ("PTB-XL: unknown sex", ptbxl(sex=[0, 1, 2]), "Record 3 has 2"),
         ("PTB-XL: a date as age", ptbxl(age=["60", "1.2.1960", "61"]), "age of .2.*1.2.1960"),
-        (
-            "PTB-XL: an id twice",
-            ptbxl(ecg_id=[1, 2, 1]),
-            "ecg_id 1 stands twice in ptbxl_database.csv, again in row 2",
-        ),
-        (
-            "PTB-XL: semicolons",
-            ptbxl(lambda text: text.replace(",", ";")),
-            r"ptbxl_database\.csv .*(separator|commas)",
-        ),
         (
             "PTB-XL: commas at the ends of lines",
             ptbxl(lambda text: re.sub(r"(?m)(?<=\d_hr)$", ",", text)),
             r"rows of .*ptbxl_database\.csv have more fields",
         ),
-        ("PTB-XL: code as statements", ptbxl(scp_codes="__import__('os')"), "record 1 are no"),
         ("PTB-XL: deep statements", ptbxl(scp_codes="(" * 5000), "record 1 are no"),
         ("CODE-15%: truncated", code15(b"\x89HDF\r\n\x1a\n"), r"part0\.hdf5 cannot be read"),
-        ("CODE-15%: swapped axes", code15(np.zeros((2, 12, 4096))), "shape .* in .*part0"),
-        ("CODE-15%: unknown sex", code15(is_male=[1, 2]), "is_male of '2'. Received: '2'"),
         ("CODE-15%: rounded patient", code15(patient_id="1.2E+06"), "patient_id '1.2E.06'"),
         ("CODE-15%: path", code15(trace_file="../exams_part0.hdf5"), "None of the 1 files"),
         ("CODE-15%: NaN", code15(np.full((2, 4096, 12), np.nan)), "I has missing samples"),
-        ("UK Biobank: sex 9", ukbiobank("eid,sex\n1000011,9\n"), "1000011 has '9'"),
-        ("UK Biobank: age in words", ukbiobank("eid,age\n1000011,old\n"), "age of '1000011'"),
-        ("UK Biobank: rounded id", ukbiobank("eid,age\n1.0E+06,5\n"), r"eid '1\.0E\+06'"),
-        ("UK Biobank: id twice", ukbiobank("eid\n1000011\n1000011\n"), "'1000011' stands twice"),
-        ("UK Biobank: semicolons", ukbiobank("eid;age\n1000011;5\n"), "separator"),
-        ("UK Biobank: others' table", ukbiobank("eid\n99\n"), "not in subjects.csv"),
-        (
-            "UK Biobank: withdrawn in words",
-            ukbiobank("eid\n1000011\n", withdrawn="1000011, 1000022\n"),
-            r"one id per line in .*withdrawn\.csv",
-        ),
     ],
     BeatError: [
         ("strip: empty", strip(STRIP[:, :0]), "shorter than 2.5 s"),
-        ("strip: NaN", strip(with_value(STRIP, (6, 9), np.nan)), "V1 has missing samples"),
-        ("strip: constant lead", strip(with_value(STRIP, 10, 0.2)), "lead V5 is flat"),
         ("strip: missing lead", strip(STRIP[:11], leads=LEADS[:11]), "V6 is not there"),
-        ("strip: a lead twice", strip(leads=("I", "I", *LEADS[2:])), "lead I is there twice"),
-        ("strip: unknown lead", strip(leads=("X", *LEADS[1:])), "unknown lead 'X'"),
         ("strip: swapped cables", strip(leads=SWAPPED_CABLES), "contradicts leads I and II"),
-        ("strip: microvolts", strip(STRIP * 1000), "amplitude is not in mV"),
-        ("strip: swapped axes", strip(STRIP.T), r"12 leads x samples.*\(2000, 12\)"),
-        ("strip: no rate", strip(rate=0), "sampling rate of 0 Hz"),
         ("record: outside", record(name="../r"), "leads out of the data folder"),
         ("record: absolute", record(name="/etc/passwd"), "leads out of the data folder"),
-        ("record: unknown unit", record(units="bananas"), "unknown unit 'bananas'"),
         (
             "record: changed samples",
             record(change=lambda path: flip(path / "r.dat")),
             "contradicts its checksum",
         ),
-        ("XML: empty", cardiosoft(""), "damaged XML"),
-        ("XML: truncated", cardiosoft(document(waveforms(stored_beat()))[:2000]), "damaged XML"),
-        ("XML: bomb", cardiosoft(xml(BOMB, "&b;")), "document type definition"),
-        ("XML: external entity", cardiosoft(xml(OUTSIDE, "&e;")), "document type definition"),
-        ("XML: deep", cardiosoft("<CardiologyXML>" + "<a>" * 99), "nested deeper than 32"),
-        ("XML: another kind", cardiosoft("<svg/>"), "not a CardioSoft XML file"),
-        (
-            "XML: another encoding",
-            cardiosoft('<?xml version="1.0" encoding="klingon"?><CardiologyXML/>'),
-            "encoding",
-        ),
-        ("XML: missing lead", cardiosoft(texts={"V4": "1,2,3"}), "lead V4"),
-        ("XML: words", cardiosoft(texts={"V4": "one,two"}), "V4 has samples that are no n"),
-        ("XML: NaN", cardiosoft(texts={"II": ",".join(["nan"] * 600)}), "lead II"),
-        ("XML: constant lead", cardiosoft(texts={"V1": ",".join(["7"] * 600)}), "V1 is flat"),
-        ("XML: volts", cardiosoft(unit="VPerLsb"), "no resolution of the median beat"),
-        ("XML: microvolts as mV", cardiosoft(unit="mVPerLsb"), "amplitude is not in mV"),
-        ("XML: rate of 1 MHz", cardiosoft(rate=1_000_000), "sampling rate of 1e.06 Hz"),
-        ("XML: no strip", cardiosoft(reader=read_strip), "no rhythm strip"),
     ],
     ConditionError: [
-        ("condition: unknown", encode({"height": 1.8}), "Unknown condition 'height'"),
-        ("condition: in words", encode({"age": "old"}), "age: .*'old'"),
         ("condition: decimal comma", encode({"age": "63,5"}), "age: .*'63,5'"),
         ("condition: infinite", encode({"age": np.inf}), "age: .*inf"),
         ("condition: beyond float32", encode({"age": 1e39}), r"age: .*1e\+39"),
-        ("condition: sex as M", encode({"sex": "M"}), r"sex: .*'female'.*Received 'M'"),
-        ("condition: lengths", encode({"age": [1, 2], "sex": ["male"] * 3}), "age 2, sex 3"),
         ("condition: Age", encode(pd.DataFrame({"Age": [50]})), "'age'. Received 'Age'"),
         ("encoded: NaN", encode(with_value(np.zeros((2, 3)), (1, 0), np.nan)), "age .* row 1"),
         ("encoded: overflow", encode(np.full((2, 3), 1e39)), "age is 1e.39 in row 0"),
         ("encoded: text", encode(np.full((2, 3), "a")), "as numbers. Received: <U1"),
-        ("encoded: columns", encode(np.zeros((2, 4))), r"shape \(N, 3\).*\(2, 4\)"),
         ("raw: NaN", encode({"age": np.nan, "sex": "male"}, "raw"), "age is missing in row 0"),
-        ("raw: left out", encode({"age": 50}, "raw"), "sex is missing"),
         ("raw: encoded NaN", encode(np.array([[np.nan, 1]]), "raw"), "age is nan in row 0"),
-        ("raw: cohort with gaps", check("raw", age=[1, 2, None, 4]), "age of record 'c'"),
-        ("cohort: negative age", check(age=[50, -3, 60, 70]), "age of record 'b' is -3"),
-        ("cohort: no column", lambda path: schema().check(SUBJECTS), "a column 'sex'"),
         ("scaling: SD of 0", lambda path: schema(age=(50, 0)), "age: no scaling"),
         ("scaling: NaN", lambda path: schema(age=(np.nan, 1)), "age: no scaling"),
     ],
     ConfigError: [
-        ("config: zero epochs", lambda path: TrainingConfig(epochs=0), "training.epochs"),
         ("config: part of an epoch", lambda path: TrainingConfig(epochs=2.5), "training.epochs"),
         ("config: text", lambda path: TrainingConfig(batch_size="64"), "batch_size.*'64'"),
         ("config: infinite", lambda path: ModelConfig(kl_weight=np.inf), "model.kl_weight"),
-        ("config: noise", lambda path: ModelConfig(noise=-0.1), "model.noise"),
         ("config: path of no text", lambda path: DataConfig(path=5), "data.path: .*5"),
         ("config: one name", lambda path: DataConfig(conditions="age"), "data.conditions"),
-        ("config: no layer", lambda path: ModelConfig(hidden=(8, 0)), "model.hidden"),
         ("config: section", lambda path: from_dict(Config, {"data": 5}), "DataConfig|Config"),
         ("config: unknown", lambda path: from_dict(Config, {"modle": {}}), "'modle'"),
-    ],
-    ValueError: [
-        ("loss: event 2", lambda path: partial_log_likelihood([1, 2], [1, 2], [2, 0]), "event.*2"),
-        (
-            "loss: NaN time",
-            lambda path: partial_log_likelihood([1, 2], [np.nan, 2], [1, 0]),
-            "time is NaN in row 0",
-        ),
-        (
-            "loss: all censored",
-            lambda path: baseline_hazard([1, 2], [1, 2], [0, 0]),
-            "at least one event",
-        ),
-        (
-            "loss: lengths",
-            lambda path: cox_partial_likelihood(np.zeros(3), np.ones(2), np.ones(3)),
-            "3 values of time",
-        ),
-        (
-            "loss: ties",
-            lambda path: cox_partial_likelihood(np.zeros(2), np.ones(2), np.ones(2), ties="exact"),
-            "'exact'",
-        ),
-    ],
-    ExportError: [
-        (
-            "export: NaN",
-            lambda path: write_wfdb(path, "r", with_value(ECG[0], (0, 0), np.nan)),
-            "r: expected values",
-        ),
     ],
 }
 
@@ -545,10 +399,6 @@ def same_ecg(made):
 def same_beat(made, tolerance=0.01):
     """As from the strip in order, in mV, at 500 Hz."""
     return np.abs(made.ecg - median_beat(STRIP, 500).ecg).max() < tolerance
-
-
-def outcome_is(made):
-    return made.subjects["time"].tolist() == [1, 2, 3, 1]
 
 
 SHUFFLED = np.random.default_rng(3).permutation(12)
@@ -602,63 +452,14 @@ RECOVERIES = [
     ("prepared leads in another order", prepared(lambda folder: reorder(folder)), same_ecg),
     (
         "folds as text",
-        split(fold=["1", "9", "10", "10"]),
+        split(["1", "9", "10", "10"]),
         lambda made: [len(p) for p in made] == [1, 1, 2],
     ),
-    ("strip in another order", strip(STRIP[SHUFFLED], leads=BACKWARDS), same_beat),
     ("record in another order", record(STRIP[SHUFFLED], leads=BACKWARDS), same_beat),
-    ("record in microvolts", record(STRIP * 1000, units="uV"), same_beat),
     (
         "record at 1000 Hz",
         record(AT_1000_HZ, rate=1000),
         lambda made: np.abs(made.ecg - median_beat(SLOW, 500).ecg).max() < 0.05,
-    ),
-    (
-        "XML in another order",
-        cardiosoft(document(waveforms(stored_beat()[SHUFFLED], leads=BACKWARDS))),
-        lambda made: np.array_equal(made.ecg, cardiosoft_beat()),
-    ),
-    (
-        "XML strip",
-        cardiosoft(document(None, waveforms(stored_strip(seed=1))), read_strip),
-        lambda made: made.ecg.shape == (12, 5000),
-    ),
-    ("outcomes with a byte-order mark", outcomes(OUTCOMES.format(1, 1), "utf-8-sig"), outcome_is),
-    (
-        "outcomes with Windows line ends",
-        outcomes(OUTCOMES.format(1, 1).replace("\n", "\r\n")),
-        outcome_is,
-    ),
-    ("outcomes as words", outcomes(OUTCOMES.format('" 1"', "True")), outcome_is),
-    (
-        "outcomes that cannot be",
-        own_outcomes([1.0, -2.0, 3.0, 4.0], [1, 0, np.nan, 0]),
-        lambda made: made.excluded["subject_id"].tolist() == ["b", "c"] and len(made) == 2,
-    ),
-    (
-        "unreadable records",
-        ptbxl(filename_hr=["records500/00001_hr", "../../x", "records500/gone"]),
-        lambda made: made.excluded["subject_id"].tolist() == ["2", "3"] and len(made) == 1,
-    ),
-    (
-        "PTB-XL with Windows line ends",
-        ptbxl(lambda text: text.replace("\n", "\r\n")),
-        ids_are("1", "2", "3"),
-    ),
-    (
-        "UK Biobank with a byte-order mark",
-        ukbiobank("\ufeffeid,age\r\n1000011,61\r\n"),
-        ages_are(61),
-    ),
-    (
-        "UK Biobank: sex as coded",
-        ukbiobank("eid,sex\n1000011.0,0\n"),
-        lambda made: made.subjects["sex"].tolist() == ["female"],
-    ),
-    (
-        "CODE-15%: time below 0",
-        code15(timey=[-1.0, 2.0]),
-        lambda made: made.subjects["time"].isna().tolist() == [True, False],
     ),
     (
         "missing conditions",
@@ -674,20 +475,9 @@ def reorder(folder):
     file.write_text(json.dumps(json.loads(file.read_text("utf-8")) | {"leads": BACKWARDS}), "utf-8")
 
 
-def cardiosoft_beat():
-    """What `document(waveforms(stored_beat()))` holds, at the QRS of the contract."""
-    stored = stored_beat() * 5.0 / 1000
-    return derive_leads(stored[[0, 1, *range(6, 12)], 89:489]).astype(np.float32)
-
-
 @pytest.mark.parametrize(("call", "good"), rows(RECOVERIES))
 def test_what_has_one_meaning_only_is_read_as_that(call, good, tmp_path):
     assert good(call(tmp_path))
-
-
-def test_a_condition_out_of_range_is_told():
-    with pytest.warns(UserWarning, match=r"age = -5 years is outside \[0, 120\]"):
-        schema().encode({"age": -5})
 
 
 # --- disks and folders ----------------------------------------------------------------------------
