@@ -126,6 +126,7 @@ def test_a_description_that_is_no_text_is_one_error(folder):
         ("class", "Lambda", "holds a 'Lambda'"),
         ("class", ["VAE"], "damaged"),
         ("config", None, "damaged"),
+        ("config", {}, "damaged"),
     ],
 )
 def test_a_changed_description_is_one_error(folder, key, value, message):
