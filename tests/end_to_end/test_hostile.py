@@ -722,22 +722,6 @@ def with_arrays(table):
     return make
 
 
-def with_run(content):
-    def make(here):
-        (here / "runs" / "mine").mkdir(parents=True)
-        (here / "runs" / "mine" / "config.json").write_text(content)
-
-    return make
-
-
-def with_file(name):
-    def make(here):
-        (here / name).parent.mkdir(exist_ok=True)
-        (here / name).write_text("mine")
-
-    return make
-
-
 def nothing(here):
     pass
 
@@ -746,19 +730,10 @@ MINE = "--run mine --data.source arrays --data.path mine"
 HEADER = "subject_id,age,sex,bmi"
 
 COMMANDS = [
-    ("unknown preset", nothing, "--preset best", "--preset.*'best'"),
-    ("misspelled flag", nothing, "--training.epoch 5", r"training\.epoch"),
     ("misspelled preset flag", nothing, "--pre quick", "--pre"),
-    ("number in words", nothing, "--training.epochs many", "epochs.*'?many'?"),
-    ("no value", nothing, "--training.epochs", "epochs"),
-    ("zero epochs", nothing, "--training.epochs 0", "training.epochs: expected 1 or more"),
     ("NaN", nothing, "--training.learning_rate nan", "training.learning_rate: .*nan"),
     ("infinity", nothing, "--model.kl_weight inf", "model.kl_weight: .*inf"),
-    ("no batch", nothing, "--training.batch_size 0", "training.batch_size: expected 1 or more"),
-    ("run with a slash", nothing, "--run ../../etc", "run: expected a name of letters"),
-    ("unknown condition", nothing, "--data.conditions age hight", "data.conditions: .*'hight'"),
     ("task without target", nothing, "--model.task binary", "model.target"),
-    ("no path", nothing, "--data.source ptbxl", "data.path: expected a path"),
     ("missing path", nothing, MINE, "data.path: mine is not there"),
     ("empty folder", lambda here: (here / "mine").mkdir(), MINE, r"ecg\.npy is not there"),
     ("table with semicolons", with_arrays("subject_id;age;sex;bmi"), MINE, r"subjects\.csv"),
@@ -776,11 +751,7 @@ COMMANDS = [
         r"gone\.csv is not",
     ),
     ("no outcomes", with_arrays(HEADER), f"{MINE} --model.task cox", r"lacks \['time', 'event'\]"),
-    ("damaged run", with_run("{"), "--run mine", r"config\.json is damaged"),
-    ("deep run", with_run(DEEP), "--run mine", r"config\.json is damaged"),
-    ("run of others", with_run("[]"), "--run mine", "does not describe a run"),
-    ("a file called as the run", with_file("runs/mine"), "--run mine", "runs/mine"),
-    ("a file called runs", with_file("runs"), "--run mine", "runs/mine"),
+    ("a file called runs", lambda here: (here / "runs").write_text("x"), "--run mine", "runs/mine"),
 ]
 
 

@@ -385,7 +385,9 @@ def test_a_folder_of_something_else_is_refused_and_left_alone(runs):
     assert [path.name for path in (runs / "short").iterdir()] == ["thesis.tex"]
 
 
-@pytest.mark.parametrize("content", [b"", b'{"run": ', b"\xff", b"[]", b"3"])
+@pytest.mark.parametrize(
+    "content", [b"", b'{"run": ', b"\xff", b"[]", b"3", pytest.param(b"[" * 100_000, id="deep")]
+)
 def test_a_damaged_config_file_is_named(runs, content):
     folder = open_run(SHORT)
     (folder / "config.json").write_bytes(content)
