@@ -308,7 +308,7 @@ def test_few_reconstructions_are_decoded_once_and_many_when_asked_for(monkeypatc
 @pytest.mark.usefixtures("_all_on_disk")
 def test_reconstructions_are_judged_from_disk_as_in_memory(saved, monkeypatch):
     cohort = Cohort.open(saved)
-    on_disk, in_memory = cohort.split(test=0.5), Cohort(some_ecg(), cohort.subjects).split(test=0.5)
+    on_disk, in_memory = cohort.split(test=0.7), Cohort(some_ecg(), cohort.subjects).split(test=0.7)
     test, subjects = in_memory.test, in_memory.test.subjects
     model = built(in_memory).adapt(in_memory.train.ecg, in_memory.train.subjects)
     mean, _ = model.encode(test.ecg, subjects)
