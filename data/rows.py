@@ -147,7 +147,7 @@ def stored(array: np.ndarray | Rows) -> np.ndarray | Rows:
 def select(
     array: np.ndarray | Rows, rows: np.ndarray, most: int | None = None
 ) -> np.ndarray | Rows:
-    """Rows of an array, a copy; of a memory map more than `most` bytes (`IN_MEMORY`) stay on disk."""
+    """Rows of an array, a copy; of a memory map more than `most` bytes stay on disk."""
     array = stored(array)
     if not isinstance(array, Rows):
         return array[rows]

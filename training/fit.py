@@ -76,10 +76,10 @@ class EpochStart(keras.callbacks.Callback):
 class FullSplit(keras.callbacks.Callback):
     """Judges a head on the whole validation split at the end of each epoch.
 
-    Puts the task's loss per subject into `objective` and `val_objective`. A partial likelihood is a matter of who
-    is compared with whom: that of a batch of 256 is not that of the split. For a Cox head it is
-    therefore taken over the split, and logged as `val_partial_likelihood` (negative, per event)
-    beside `val_c_index`.
+    Puts the task's loss per subject into `objective` and `val_objective`. A partial likelihood is a
+    matter of who is compared with whom: that of a batch of 256 is not that of the split. For a Cox
+    head it is therefore taken over the split, and logged as `val_partial_likelihood` (negative, per
+    event) beside `val_c_index`.
     """
 
     def __init__(self, samples: Samples) -> None:
