@@ -409,6 +409,7 @@ class VAE(OwnObjective):
             The model itself.
         """
         closed_form.adapt(self, *self._checked(ecg, conditions, inputs.typical_of(self.unit)))
+        self._before_training()  # what was fitted before was fitted to another network
         return self
 
     def standardise_latent(self, ecg: np.ndarray, conditions: Conditions | None = None) -> VAE:

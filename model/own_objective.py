@@ -91,8 +91,9 @@ class OwnObjective(keras.Model):
 
     def train_on_batch(self, *args, **keywords):
         """As `keras.Model.train_on_batch`; see `fit`."""
-        given = arguments(super().train_on_batch, args, keywords)
-        return super().train_on_batch(**heeded(given, self._has_classes()))
+        given = heeded(arguments(super().train_on_batch, args, keywords), self._has_classes())
+        self._before_training()
+        return super().train_on_batch(**given)
 
     def _checked_arguments(self, given: dict, training: bool = False) -> dict:
         """Arguments of `fit` or `evaluate`, by name, with arrays as `_checked_arrays` has them."""
@@ -106,7 +107,7 @@ class OwnObjective(keras.Model):
         return given
 
     def _before_training(self) -> None:
-        """Called by `fit` when nothing is left to be refused."""
+        """Called before the network is changed, when nothing is left to be refused."""
 
     def _checked_arrays(self, x, y, training: bool = False) -> tuple:
         """Inputs and targets, or None, of all subjects; refused where they are none."""

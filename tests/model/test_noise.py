@@ -216,6 +216,17 @@ def test_training_further_forgets_the_noise_and_says_that_the_prior_is_of_before
     np.testing.assert_array_equal(vae.noise_shape, fitted)
 
 
+@pytest.mark.parametrize("how", ["train_on_batch", "adapt"])
+def test_a_step_by_hand_or_a_new_start_lets_go_of_noise_and_prior_too(how):
+    vae = VAE(SHAPE, *LAYERS, Z, 5, schema=SCHEMA, noise="per_sample").adapt(ECG, TABLE)
+    vae.fit_noise(ECG, TABLE).fit_prior(ECG, TABLE)
+    vae.compile(keras.optimizers.SGD(1e-6), run_eagerly=True)
+    getattr(vae, how)(*((ECG, TABLE) if how == "adapt" else ((ECG, ENCODED),)))
+    assert not np.asarray(vae.noise_shape).any()
+    with pytest.warns(UserWarning, match="since fit_prior"):
+        vae.generate(2)
+
+
 def test_the_objective_is_that_of_the_fitted_noise(model):
     mean, log_var = model.encode(model.test_ecg, TABLE)
     decoded = model.decode(mean, TABLE)[:, INDEPENDENT]

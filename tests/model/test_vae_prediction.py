@@ -441,6 +441,8 @@ def test_a_baseline_hazard_is_gone_once_log_hazards_are_others():
         lambda model: model.fit(
             [ECG[FEW], ENCODED[FEW]], np.stack([time, event], axis=1)[FEW], verbose=0
         ),
+        lambda model: model.train_on_batch([ECG, ENCODED], np.stack([time, event], axis=1)),
+        lambda model: model.adapt(ECG, TABLE),
     ):
         model = built()
         model.fit_baseline(ECG, TABLE, time, event)
