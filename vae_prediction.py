@@ -171,8 +171,10 @@ class VAEPrediction(VAE):
         The head then starts at the mean, and its loss is of order 1 whatever the unit.
 
         Raises:
-            ModelError: NaN or infinite values.
+            ModelError: NaN or infinite values, or a head of another task.
         """
+        if self.kind != "regression":
+            raise ModelError(f"This model's task is {self.task!r}: its targets are not scaled.")
         target = np.asarray(target, np.float64)
         _refuse(~np.isfinite(target), target, "finite targets")
         self.target_mean.assign(target.mean())

@@ -474,6 +474,12 @@ def test_a_target_that_is_no_number_is_named():
         built(task="regression").adapt_target([1, np.nan, 2])
 
 
+@pytest.mark.parametrize("task", ["binary", "cox"])
+def test_targets_of_other_tasks_are_not_scaled(task):
+    with pytest.raises(ModelError, match=f"{task}.*not scaled"):
+        built(task=task).adapt_target([1, 0, 1])
+
+
 def test_a_head_of_another_task_has_no_hazard():
     model = built(task="binary")
     for predict in (
