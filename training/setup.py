@@ -67,6 +67,15 @@ def open_data(config: Config) -> tuple[Cohort, Split, ConditionSchema]:
     print(f"{cohort.source}: {', '.join(f'{len(p)} {n}' for n, p in split._asdict().items())}")
     schema.check(cohort.subjects)
     schema.fit(split.train.subjects)
+    for condition in schema.conditions:
+        known = {*split.train.subjects[condition.name].dropna()}
+        unseen = [name for name in condition.categories if name not in known]
+        if unseen:
+            print(
+                f"Warning: {condition.name} of no training subject is {' or '.join(unseen)}: what "
+                "the model makes of that is a guess. Leave the condition out of data.conditions, "
+                "or do not ask for it."
+            )
     return cohort, split, schema
 
 

@@ -66,13 +66,13 @@ def reference_subject(schema: ConditionSchema, subjects: pd.DataFrame) -> dict[s
 
 
 def sweep_values(condition: Condition, subjects: pd.DataFrame, count: int = 7) -> list:
-    """Values from the 5th to the 95th percentile of the subjects, or all categories.
+    """Values from the 5th to the 95th percentile of the subjects, or the categories among them.
 
-    None of a continuous condition that is known of nobody.
+    None of a condition that is known of nobody. Of a category of nobody the model knows nothing.
     """
-    if condition.kind != "continuous":
-        return list(condition.categories)
     known = subjects[condition.name].dropna()
+    if condition.kind != "continuous":
+        return [name for name in condition.categories if (known == name).any()]
     if not len(known):
         return []
     low, high = known.quantile([0.05, 0.95])

@@ -11,6 +11,7 @@ from data import CohortError
 from data.beats import BeatError
 from data.conditions import ConditionError
 from data.readers.prepare import prepare
+from data.synthetic import simulate
 from tests.simulated_strips import write_ptbxl
 from training.checkpoint import TrainingError
 from training.setup import check_warm_start, open_data
@@ -168,6 +169,14 @@ def test_subjects_that_break_the_contract(tmp_path, subjects, message):
     with pytest.raises(CohortError, match=message):
         prepare(subjects, [0, 1], read, tmp_path, "test", progress=False)
     assert not list(Path(tmp_path).iterdir())
+
+
+def test_a_category_of_no_training_subject_is_told(tmp_path, capsys):
+    cohort = simulate(40, seed=0)
+    np.save(tmp_path / "ecg.npy", cohort.ecg)
+    cohort.subjects.assign(sex="male").to_csv(tmp_path / "subjects.csv", index=False)
+    open_data(replace(CONFIG, data=DataConfig(source="arrays", path=tmp_path)))
+    assert "Warning: sex of no training subject is female" in capsys.readouterr().out
 
 
 def test_a_warm_start_from_nothing(tmp_path):
