@@ -172,7 +172,7 @@ def on_this(model, build: Callable):
     leave()
     keras.distribution.set_distribution(None)
     alone = build()
-    alone.schema = model.schema
+    alone.schema, alone.prior = model.schema, model.prior
     alone.set_weights(weights)
     return alone
 

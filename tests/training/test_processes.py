@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -54,6 +55,15 @@ def test_other_settings_or_data_than_process_0_has_end_the_run(
     told_by_the_first(monkeypatch, what_is_trained(QUICK, COHORT))
     with pytest.raises(processes.ProcessError, match="process 1 of 2 has other settings or data"):
         processes.check_alike(what_is_trained(config, cohort))
+
+
+def test_the_first_process_goes_on_alone_with_all_of_the_model(second_of_two, monkeypatch):
+    monkeypatch.setattr(processes, "leave", lambda: None)
+    alone, given = SimpleNamespace(), []
+    alone.set_weights = given.append
+    trained = SimpleNamespace(schema="schema", prior="of a warm start", get_weights=lambda: [1])
+    assert processes.on_this(trained, lambda: alone) is alone
+    assert (alone.schema, alone.prior, given) == (trained.schema, trained.prior, [[1]])
 
 
 def test_several_processes_need_jax(second_of_two, monkeypatch):
