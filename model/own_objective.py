@@ -182,7 +182,7 @@ def heeded(given: dict, has_classes: bool) -> dict:
         has_classes: the model has classes as targets.
 
     Raises:
-        ModelError: weights of classes, and no classes.
+        ModelError: weights of classes, and no classes; weights of subjects below 0, or NaN.
     """
     if given.get("class_weight") and not has_classes:
         raise ModelError(
@@ -191,12 +191,25 @@ def heeded(given: dict, has_classes: bool) -> dict:
         )
     if given.get("sample_weight") is not None:
         weight = given["sample_weight"]
+        _check_weights(weight)
         given["y"] = _beside(given.get("x"), given.get("y"), weight)
     validation = given.get("validation_data")
     if isinstance(validation, (tuple, list)) and len(validation) == 3:
         x, y, weight = validation
-        given["validation_data"] = x, y if weight is None else _beside(x, y, weight), weight
+        if weight is not None:
+            _check_weights(weight)
+            y = _beside(x, y, weight)
+        given["validation_data"] = x, y, weight
     return given
+
+
+def _check_weights(weight: object) -> None:
+    """Raises ModelError where a weight is below 0, whose loss has no bound, or NaN."""
+    weight = np.asarray(weight, np.float64).ravel()
+    if not (weight >= 0).all():
+        row = int(np.argmin(weight >= 0))
+        found = f"{weight[row]:g} in row {row}"
+        raise ModelError(f"Expected sample weights of 0 or more. Received: {found}.")
 
 
 def _beside(x: object, y: object, weight: object) -> object:

@@ -249,6 +249,14 @@ def test_a_step_on_weighted_rows_is_one_on_the_rows_of_weight_above_0(call, monk
         np.testing.assert_allclose(one, other, atol=1e-5)
 
 
+@pytest.mark.parametrize("wrong", [-1.0, np.nan])
+@pytest.mark.parametrize("way", ["evaluate", "validation_data"])
+def test_weights_below_0_are_refused(way, wrong, monkeypatch):
+    monkeypatch.setitem(globals(), "WEIGHT", np.where(ROWS == 4, wrong, 1.0))
+    with pytest.raises(ModelError, match="weights of 0 or more. Received: .* in row 4"):
+        WITH_WEIGHTS[way](told())
+
+
 def test_weights_are_divided_with_the_rows_for_validation():
     weight = np.repeat([1.0, 0.0], 12)
     history = (
