@@ -53,7 +53,7 @@ class Checkpoint(keras.callbacks.Callback):
         """Puts the model where the file left it; returns the number of finished epochs.
 
         Raises:
-            TrainingError: the file is damaged.
+            TrainingError: the file is damaged, or conditions were coded otherwise then.
         """
         there = self.path.is_file()
         if not processes.told(b"yes" if there else b""):
@@ -63,6 +63,13 @@ class Checkpoint(keras.callbacks.Callback):
         model.optimizer.build(model.trainable_variables)
         try:
             with np.load(BytesIO(kept), allow_pickle=False) as saved:
+                # Of the settings these alone are not in `config.json`.
+                before, now = str(saved.get("conditions", "")), _conditions_of(model)
+                if before not in ("", now):
+                    raise TrainingError(
+                        f"{self.path} was written with other config.CONDITIONS: {before} -> {now}. "
+                        "Put them back, or choose another --run NAME, or --overwrite."
+                    )
                 history = json.loads(str(saved["history"]))
                 best = [saved[f"best{number}"] for number in range(len(model.weights))]
                 last = [saved[f"last{number}"] for number in range(len(self._variables()))]
@@ -119,7 +126,8 @@ class Checkpoint(keras.callbacks.Callback):
         arrays |= {f"best{number}": weight for number, weight in enumerate(self.best)}
         self.path.parent.mkdir(parents=True, exist_ok=True)
         partial = self.path.with_name("partial.npz")
-        np.savez(partial, history=json.dumps(self.history), **arrays)
+        history, conditions = json.dumps(self.history), _conditions_of(self.model)
+        np.savez(partial, history=history, conditions=conditions, **arrays)
         partial.replace(self.path)
 
     def _show(self, row: dict) -> None:
@@ -138,3 +146,9 @@ class Checkpoint(keras.callbacks.Callback):
         """Gives the model the weights of the best epoch."""
         for variable, value in zip(model.weights, self.best, strict=True):
             variable.assign(value)
+
+
+def _conditions_of(model: VAE) -> str:
+    """How the conditions are coded, but for their scaling, which follows from the data."""
+    conditions = () if model.schema is None else model.schema.conditions
+    return json.dumps([[one.name, one.kind, *one.categories] for one in conditions], default=str)
