@@ -1,6 +1,8 @@
 """The file of an epoch, and what is best, without training: `test_fit.py` trains."""
 
+import errno
 from dataclasses import replace
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -84,6 +86,22 @@ def test_what_is_lost_names_the_best_epoch_that_is_kept(tmp_path):
     with pytest.raises(TrainingError, match=r"^val_kl became .* in epoch 4\. Epoch 2 is kept in "):
         epoch(saver, 3, 1, val_kl=np.nan)
     assert saver.path.read_bytes() == kept
+
+
+def test_a_disk_that_is_full_halfway_leaves_the_epoch_before(tmp_path, monkeypatch):
+    model, saver = opened(tmp_path / "training.npz")
+    epoch(saver, 0, 2)
+
+    def half(file, **arrays):
+        Path(file).write_bytes(b"PK")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(np, "savez", half)
+        with pytest.raises(OSError, match="No space left"):
+            epoch(saver, 1, 1)
+    assert saver.restore(model) == 1
+    assert held(model.weights) == {2}
 
 
 @pytest.mark.parametrize(
