@@ -1,4 +1,4 @@
-"""Whether the tests would notice: one-line faults in the loss, the split and the scaling.
+"""Whether the tests would notice: one-line faults in loss, split, scaling, batches and checkpoint.
 
 `python -m tests.mutations` puts each fault into a copy of the project, runs the tests that must see
 it, and prints which faults were killed and which survived; numbers after the command choose some.
@@ -21,6 +21,7 @@ NOISE, WARP = "model/test_noise.py", "model/test_warp.py"
 PRIOR, START = "model/test_prior.py", "model/test_closed_form.py"
 COPIES = 2  # of the project, which share the faults
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "TF_NUM_INTRAOP_THREADS": "1"}
+CHECKPOINT, BATCHES = "training/test_checkpoint.py", "training/test_batches.py"
 CONDITIONS, COHORT = "data/test_conditions.py", "data/test_cohort.py"
 
 
@@ -214,6 +215,40 @@ MUTATIONS = [
         ("codes[:, None] == np.arange(width)", "codes[:, None] <= np.arange(width)"),
         ("np.where(known, (codes - mean) / sd, 0)", "np.where(known, codes / sd - mean, 0)"),
         ("np.stack([value, known], axis=1)", "np.stack([known, value], axis=1)"),
+    ),
+    *_of(
+        "training/checkpoint.py",
+        CHECKPOINT,
+        ('sign = -1 if watch == "val_c_index" else 1', "sign = 1"),
+        ("[*self.model.variables, *self.model.optimizer.variables]", "[*self.model.variables]"),
+        ('saved[f"best{number}"]', 'saved[f"last{number}"]'),
+        ("if before not in (", "if False and before not in ("),
+        ("= history, best", "= history, [weight.numpy() for weight in model.weights]"),
+        ("- 1 - self.best_epoch if", "- self.best_epoch if"),
+        ("waited >= self.patience", "waited > self.patience"),
+        ("Epoch {self.best_epoch + 1} is", "Epoch {len(self.history)} is"),
+        ("[keras.ops.convert_to_numpy(weight) for weight in self", "[weight for weight in self"),
+        (
+            "number, weight in enumerate(self.best)",
+            "number, weight in enumerate(self.model.weights)",
+        ),
+        ('partial = self.path.with_name("partial.npz")', "partial = self.path"),
+    ),
+    *_of(
+        "training/batches.py",
+        BATCHES,
+        ("return self.target[:, 1]", "return self.target[:, 0]"),
+        ("batch_rows(self.samples.event,", "batch_rows(0 * self.samples.event,"),
+        ("rows = rows[..., ours]", "pass"),
+        ("(rows + self.first)", "rows"),
+        ("[one[ours] for one in drawn]", "[one[: rows.shape[-1]] for one in drawn]"),
+        ("self.augmentation, rng)", "1.0, rng)"),
+        ("number * rows // parts, (", "number * (rows // parts), ("),
+        ("np.concatenate(parts)", "np.concatenate(parts[::-1])"),
+        ("fits = in_memory and sum", "fits = sum"),
+        ("(rows < len(inputs[0]))", "(rows <= len(inputs[0]))"),
+        ("- 1)[ours], weight[ours]", "- 1)[ours], weight[: len(weight[ours])]"),
+        ("np.stack(targets)", "np.stack(targets[::-1])"),
     ),
 ]
 
