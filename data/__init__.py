@@ -59,7 +59,7 @@ def load_cohort(settings, check: Check | None = None) -> Cohort:
     Raises:
         CohortError: the data are not there or break the contract.
     """
-    from data.outcomes import in_years, join_outcomes
+    from data.outcomes import in_years, join_outcomes, say_one_time
 
     check_settings(settings)
     unit = settings.time_unit
@@ -70,6 +70,8 @@ def load_cohort(settings, check: Check | None = None) -> Cohort:
     if unit != "years" and not joined:
         cohort = in_years(cohort, unit)
     if settings.outcomes is None:
+        if settings.source not in IN_YEARS:
+            say_one_time(cohort)
         return cohort
     return join_outcomes(cohort, settings.outcomes, settings.outcome_columns, time_unit=unit)
 

@@ -118,6 +118,25 @@ def in_years(cohort: Cohort, time_unit: str) -> Cohort:
     return cohort
 
 
+def say_one_time(cohort: Cohort) -> None:
+    """Says where recordings of a patient, unless of one day, have the same `time` from each on."""
+    subjects = cohort.subjects
+    if "time" not in subjects:
+        return
+    ids = subjects["subject_id"]
+    day = ids.astype(str)  # where it is not known
+    if "recorded" in subjects:
+        known = subjects["recorded"].fillna("").astype(str)
+        day = known.str.slice(0, 10).where(known != "", day)
+    days = day[subjects["time"].notna()].groupby([subjects["patient_id"], subjects["time"]])
+    several = (days.nunique() > 1).groupby(level=0).any().sum()
+    if several:
+        print(
+            f"{several} patients have several recordings with one and the same `time`. Time counts "
+            "from the recording on, so if these are of different dates, give each its own."
+        )
+
+
 def with_outcomes(cohort: Cohort, columns: Sequence[str] = SURVIVAL) -> Cohort:
     """The recordings whose outcome is known; the others go to `excluded`.
 

@@ -2,6 +2,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from config import DataConfig
+from data import load_cohort
 from data.cohort import Cohort, CohortError
 from data.outcomes import join_outcomes, read_csv, with_outcomes
 from data.synthetic import simulate
@@ -47,6 +49,25 @@ def test_outcomes_of_a_patient_go_to_all_recordings_of_the_patient_and_it_is_sai
     assert "1 of them have several recordings: each gets the same time" in capsys.readouterr().out
     join_outcomes(make_cohort(), write(file, "patient_id,time,event\np,2,1\nr,3,0\n"))
     assert not capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("recorded", "said"),
+    [
+        (["2010-01-01T10:00", "2011-02-02T10:00"], True),
+        (["2010-01-01T10:00", "2010-01-01T18:00"], False),
+        ([np.nan, np.nan], True),  # not known
+        (None, True),
+    ],
+)
+def test_one_time_for_recordings_of_several_days_is_said(recorded, said, tmp_path, capsys):
+    cohort = simulate(20, 0)
+    cohort.subjects.loc[1, ["patient_id", "time"]] = cohort.subjects.loc[0, ["patient_id", "time"]]
+    if recorded:
+        cohort.subjects["recorded"] = recorded + [np.nan] * 18
+    cohort.save(tmp_path)
+    load_cohort(DataConfig(source="prepared", path=tmp_path))
+    assert ("1 patients have several recordings with one and" in capsys.readouterr().out) == said
 
 
 def test_recordings_that_the_table_lacks_and_empty_fields_have_no_outcome(file):
