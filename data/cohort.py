@@ -249,12 +249,12 @@ class Cohort:
         return pd.Series(names[first[person]][number], index=patients.index)
 
     def split(
-        self, validation: float = 0.1, test: float = 0.1, seed: int = 0, by_fold: bool = False
+        self, validation: float = 0.1, test: float = 0.15, seed: int = 0, by_fold: bool = False
     ) -> Split:
         """Divides by patient; patients who share an equal recording are one.
 
         Args:
-            validation: share of the patients.
+            validation: share of the patients; this and the next as `config.DataConfig` has them.
             test: share of the patients.
             seed: of the random division.
             by_fold: use the column `fold` (1..10) instead: 10 is test, 9 validation, the rest

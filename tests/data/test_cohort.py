@@ -220,6 +220,15 @@ def test_a_division_that_cannot_be_is_refused(columns, arguments, message):
         Cohort(beats(4), table).split(**arguments)
 
 
+def test_the_shares_are_those_of_a_run_unless_others_are_given():
+    run = DataConfig()
+    plain, as_in_a_run = (
+        patients_of(marked(range(40)).split(*shares))
+        for shares in ((), (run.validation_fraction, run.test_fraction, run.seed))
+    )
+    assert plain == as_in_a_run
+
+
 def test_three_patients_are_enough():
     assert [len(part) for part in marked([0, 1, 2]).split()] == [1, 1, 1]
 
