@@ -72,8 +72,11 @@ def _help(config: Config) -> Path:
     return RUNS / config.run
 
 
-def _fitted(config: Config, cohort, split, schema, folder: Path):
-    """The trained model, what it was trained on, and the history."""
+def _fitted(config: Config, cohort, split, schema, folder: Path, begin=lambda: None):
+    """The trained model, what it was trained on, and the history.
+
+    `begin` is called once settings and warm start fit, before anything is trained.
+    """
     from evaluation.tensorboard import boards
     from training.fit import fit
     from training.provenance import what_is_trained
@@ -87,6 +90,7 @@ def _fitted(config: Config, cohort, split, schema, folder: Path):
         warm_start(model, config.training.warm_start, config.training.freeze)
     elif config.model.linear_path or config.model.noise != "mse":  # all but the published
         model.adapt(split.train.ecg, split.train.subjects)
+    begin()
     training, validation = (
         samples_of(part, model, config.model) for part in (split.train, split.validation)
     )
@@ -124,13 +128,16 @@ def _run(config: Config, overwrite: bool) -> Path:
 
     with clock.phase("data"), begun_by(folder):
         cohort, split, schema = open_data(config)
+
+    def begin() -> None:  # a network that cannot be costs neither the name nor an earlier run
         record(folder, cohort, config.training.warm_start)
         if len(cohort.excluded):
             write_text(folder / "excluded.csv", cohort.excluded.to_csv(index=False))
 
-    with clock.phase("training"), devices:
+    with clock.phase("training"), begun_by(folder), devices:
         with processes.connected():
-            model, training, validation, history = _fitted(config, cohort, split, schema, folder)
+            parts = cohort, split, schema
+            model, training, validation, history = _fitted(config, *parts, folder, begin)
         write_text(folder / "history.csv", history.to_csv(index=False))
         model = processes.on_this(model, partial(build_model, config, schema, cohort))
         if not config.training.freeze:

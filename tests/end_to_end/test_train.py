@@ -165,6 +165,18 @@ def test_a_finished_run_is_not_overwritten(run, capsys):
     assert (run / "metrics.json").stat().st_mtime_ns == before
 
 
+@pytest.mark.parametrize("name", ["first", "new"])
+def test_a_network_that_cannot_be_costs_neither_the_name_nor_the_run_to_overwrite(
+    run, name, capsys
+):
+    before = sorted(path.relative_to(run.parent) for path in run.parent.rglob("*"))
+    long = [*"--model.conv-kernels 1 401 12 1 --model.conv-paddings valid valid".split()]
+    with pytest.raises(SystemExit):
+        main(["--run", name, *ARGUMENTS, *long, "--overwrite"])
+    assert "is larger than its input" in capsys.readouterr().err
+    assert sorted(path.relative_to(run.parent) for path in run.parent.rglob("*")) == before
+
+
 def test_a_model_of_no_conditions_is_trained_and_judged(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     train_eagerly(monkeypatch)
