@@ -8,6 +8,7 @@ Dims: B batch, N subjects, L leads, T samples, C conditions, Z latent, K classes
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 
 import keras
@@ -120,8 +121,7 @@ class VAEPrediction(VAE):
             weight: (B,) sample weights.
             elbo: scalar, the loss of the VAE without this one.
         """
-        if y is None:
-            raise ModelError(f"The task {self.task!r} needs targets: fit((ecg, conditions), y).")
+        self._require_targets(y)
         _check_shape(tuple(y.shape), self.kind)
         if self.kind == "survival":
             # The risk sets are those of the whole batch.
@@ -143,8 +143,9 @@ class VAEPrediction(VAE):
         """As `VAE` has it; those of the task are checked, and a table of them becomes an array."""
         kind = type(self)
         ours = kind.extra_loss is VAEPrediction.extra_loss and kind.compute_loss is VAE.compute_loss
-        if y is None or not ours:
+        if not ours:
             return y
+        self._require_targets(y)  # Keras could not trace a step again after a refusal within it
         values = checked_targets(y, n, self.kind, self.settings["classes"], training)
         return y if isinstance(y, np.ndarray) and y.dtype.kind in "fiub" else values
 
@@ -232,7 +233,8 @@ class VAEPrediction(VAE):
         """Probability of no event up to each time: (N, L, T) mV, (M,) years -> (N, M).
 
         Times count from the recording, in the unit that the model was trained with: years, which
-        `data.outcomes` sees to. After the last event of the training subjects the curve is flat.
+        `data.outcomes` sees to. After the last event of the training subjects the curve is flat;
+        a time of more than twice that is warned of, since it may be in days.
 
         Raises:
             ModelError: the model has no baseline hazard yet, or has been trained or standardised
@@ -244,6 +246,14 @@ class VAEPrediction(VAE):
         times = np.asarray(times, np.float64)
         if np.isnan(times).any():
             raise ModelError("Expected times to predict survival at. Received: NaN.")
+        last = self.baseline["times"][-1]
+        if (times > 2 * last).any():
+            warnings.warn(
+                f"Survival at a time of {times.max():g}: the last event of the training subjects "
+                f"was at {last:g} (years, unless you fitted another unit), and after it the curve "
+                "is flat.",
+                stacklevel=2,
+            )
         log_hazard = self.predict_log_hazard(ecg, conditions)
         baseline = (np.asarray(self.baseline[k]) for k in ("times", "cumulative_hazard"))
         return survival_function(log_hazard, *baseline, times)
@@ -251,6 +261,10 @@ class VAEPrediction(VAE):
     def get_config(self) -> dict:
         """Constructor arguments as plain values."""
         return super().get_config() | {"baseline": self.baseline}
+
+    def _require_targets(self, y) -> None:
+        if y is None:
+            raise ModelError(f"The task {self.task!r} needs targets: fit((ecg, conditions), y).")
 
     def _require_cox(self) -> None:
         if self.kind != "survival":

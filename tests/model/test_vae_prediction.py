@@ -1,6 +1,7 @@
 """The head on the latent space: its loss, its training and its predictions, against lifelines."""
 
 import json
+import warnings
 
 import keras
 import numpy as np
@@ -204,6 +205,7 @@ def test_targets_that_are_missing_or_of_another_shape_are_one_clear_error(y, mes
     model.compile("adam", jit_compile=False)
     with pytest.raises(ModelError, match=message):
         model.fit([ECG[FEW], ENCODED[FEW]], y, verbose=0)
+    assert model.train_function is None  # with good targets it can be fitted still
 
 
 # --- training -------------------------------------------------------------------------------------
@@ -303,7 +305,10 @@ def test_baseline_and_survival_curves_equal_those_of_lifelines():
 def test_survival_is_a_falling_probability_and_follows_from_baseline_and_log_hazard():
     model = with_head(3)
     model.baseline = {"times": [1.0, 2.0, 4.0], "cumulative_hazard": [0.1, 0.3, 0.35]}
-    survival = model.predict_survival(ECG[FEW], TABLE[FEW], [0.5, 1, 1.9, 2, 3, 9])
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        survival = model.predict_survival(ECG[FEW], TABLE[FEW], [0.5, 1, 1.9, 2, 3, 9])
+    assert any("last event of the training subjects was at 4 (y" in str(one) for one in said)
     hazard_ratio = np.exp(model.predict_log_hazard(ECG[FEW], TABLE[FEW]).astype(float))
     expected = np.exp(-hazard_ratio[:, None] * np.array([0, 0.1, 0.1, 0.3, 0.3, 0.35]))
     np.testing.assert_allclose(survival, expected, rtol=1e-6)
