@@ -2,6 +2,8 @@
 
 `CONFIG` is what `python train.py` runs: edit it here, start from another entry of `PRESETS`
 (`python train.py --preset quick`), or change single fields (`--training.epochs 50`).
+In Python a configuration cannot be changed, but another made of it:
+`replace(CONFIG, training=replace(CONFIG.training, epochs=50))`, with `dataclasses.replace`.
 """
 
 from __future__ import annotations
@@ -184,8 +186,10 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         _check_types("model.", self)
-        sizes = {len(self.conv_filters), len(self.conv_kernels), len(self.conv_paddings)}
-        _check(len(sizes) == 1 and 0 not in sizes, "model.conv_*", "one entry per layer", sizes)
+        names = ("conv_filters", "conv_kernels", "conv_paddings")
+        layers = {name: len(getattr(self, name)) for name in names}
+        sizes = {*layers.values()}
+        _check(len(sizes) == 1 and 0 not in sizes, "model.conv_*", "one entry per layer", layers)
         size, dropout = self.latent_space_dim, self.condition_dropout
         _check(size > 0, "model.latent_space_dim", "1 or more", size)
         _check(min(self.hidden, default=1) > 0, "model.hidden", "widths above 0", self.hidden)

@@ -126,7 +126,7 @@ def test_the_order_of_preset_overwrite_and_fields_does_not_matter():
         ("--data.source ptbxl", "data.path: expected a path. Received: None"),
         ("--data.conditions age shoes", "data.conditions: expected among.*Received: 'shoes'"),
         ("--run ../elsewhere", "run: expected a name.*Received: '../elsewhere'"),
-        ("--model.conv_filters 5 5 5", "model.conv_.: expected one entry per layer"),
+        ("--model.conv_filters 5 5 5", "conv_.: expected one entry per layer.*'conv_filters': 3"),
     ],
 )
 def test_a_mistake_is_one_line_on_stderr_and_exit_code_2(typed, message, capsys):
