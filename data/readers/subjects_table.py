@@ -165,9 +165,10 @@ def join_table(
     said = table.rows.iloc[np.where(found, row, 0)].reset_index(drop=True)
     said = said.where(pd.Series(found), np.nan).infer_objects()
     unused = int(len(table.rows) - len(set(row[found])))
+    left = f"; {unused} of {len(table.rows)} rows have no recording, or one that was left out"
     print(
         f"{table.file}: {found.sum()} of {len(cohort)} recordings have a row"
-        + (f"; {unused} of {len(table.rows)} rows have no recording." if unused else ".")
+        f"{left if unused else ''}."
     )
     subjects = cohort.subjects.copy()
     against = conflicts(subjects, said)
