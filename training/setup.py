@@ -181,6 +181,7 @@ def with_targets(cohort: Cohort, settings: ModelConfig, classes: Sequence | None
 
     Raises:
         CohortError: the target is not there, or has no events, a single class or another one.
+        ConditionError: a number is outside the range that `CONDITIONS` has for this target.
     """
     kind = kind_of(settings.task)
     if kind == "none":
@@ -204,6 +205,9 @@ def with_targets(cohort: Cohort, settings: ModelConfig, classes: Sequence | None
                 f"{settings.target} of record {cohort.subjects['subject_id'][row]!r} is no number: "
                 f"{values.tolist()[row]!r}. Correct it, or make it missing."
             )
+        known = CONDITIONS.get(settings.target)
+        if known is not None and known.kind == "continuous":  # -999 may stand for "not measured"
+            ConditionSchema([known]).check(cohort.subjects)
         cohort.subjects["target"] = numbers
         return cohort
     if classes is None:

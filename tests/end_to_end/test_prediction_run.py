@@ -15,7 +15,7 @@ import train as script
 from config import CONDITIONS, CONFIG, Config, ModelConfig, TrainingConfig, from_dict
 from data import load_cohort
 from data.cohort import CohortError
-from data.conditions import Condition, ConditionSchema
+from data.conditions import Condition, ConditionError, ConditionSchema
 from data.synthetic import simulate
 from tests.eager import train_eagerly
 from tests.one_line import one_line
@@ -126,6 +126,11 @@ def test_a_target_that_is_not_there_or_makes_no_sense_is_one_clear_error(
 ):
     with pytest.raises(CohortError, match=message):
         with_targets(cohort, ModelConfig(task=task, target=target))
+
+
+def test_a_number_that_stands_for_not_measured_is_no_target_of_a_regression():
+    with pytest.raises(ConditionError, match="bmi of record .* is -999 kg/m2, outside"):
+        with_targets(changed(bmi=[-999.0]), ModelConfig(task="regression", target="bmi"))
 
 
 @pytest.mark.parametrize(
