@@ -92,6 +92,12 @@ def load_arrays(
     refuse_lookalikes(KEYS, subjects, str(path))  # not called by row numbers instead
     if "subject_id" not in subjects:
         subjects.insert(0, "subject_id", range(len(subjects)))
+    if "patient_id" not in subjects:
+        print(
+            f"{path.name} names no patients: each recording counts as a patient of its own. If "
+            "they have several, give a column patient_id, or the same patient may be trained and "
+            "judged on."
+        )
     at = default_qrs_sample(sampling_rate) if qrs_sample is None else qrs_sample
     source = f"arrays in {path.name}"
     cohort = Cohort(ecg, subjects, source, sampling_rate=float(sampling_rate), qrs_sample=at)

@@ -60,8 +60,11 @@ def test_one_file_holds_ecg_and_columns(tmp_path):
     assert list(cohort.subjects["age"]) == [1, 2, 3]
 
 
-def test_ecgs_alone_are_a_cohort(tmp_path):
+def test_ecgs_alone_are_a_cohort_and_that_no_patient_is_named_is_said(tmp_path, capsys):
     assert len(load_arrays(folder(tmp_path, table=None))) == 3
+    assert "each recording counts as a patient of its own" in capsys.readouterr().out
+    load_arrays(folder(tmp_path, table=TABLE.assign(patient_id=["p", "p", "q"])))
+    assert not capsys.readouterr().out
     np.savez(tmp_path / "all.npz", ecg=ECG)
     assert len(load_arrays(tmp_path / "all.npz")) == 3
 
