@@ -283,7 +283,9 @@ def check_warm_start(folder: Path) -> None:
         TrainingError: none does.
     """
     if not any((folder / place / DESCRIPTION).is_file() for place in ("", "model")):
-        raise TrainingError(f"training.warm_start: no run or model lies at {folder}.")
+        raise TrainingError(
+            f"training.warm_start: no run or model lies at {folder}. Give its folder, as runs/NAME."
+        )
 
 
 def compare_division(folder: Path, config: Config, cohort: Cohort) -> None:
