@@ -319,12 +319,17 @@ class VAE(OwnObjective):
         Returns:
             x with encoded conditions, and y.
         """
+        x, n = self._checked_inputs(x)
+        return x, self._checked_targets(y, n, training)
+
+    def _checked_inputs(self, x) -> tuple:
+        """Inputs as `_checked_arrays` gives them, and N."""
         ecg, *others = x if isinstance(x, (tuple, list)) else (x,)
         n = len(inputs.checked_ecg(ecg, self.ecg_shape, self._typical(), self.unit))
         if others:
             others[0] = self._encoded(others[0], n)
             x = (list if isinstance(x, list) else tuple)([ecg, *others])
-        return x, self._checked_targets(y, n, training)
+        return x, n
 
     def _checked_targets(self, y, n: int, training: bool):
         """Targets of n subjects; of a subclass with a loss of its own they may be anything."""

@@ -36,7 +36,7 @@ class OwnObjective(keras.Model):
         resident: ECGs on the device that batches of row numbers stand for, or None.
 
     A subclass says by `_has_classes` whether targets may be classes, which can be weighted, and by
-    `_checked_arrays` what it takes.
+    `_checked_arrays` and `_checked_inputs` what it takes.
     """
 
     @standard_settings()
@@ -87,7 +87,10 @@ class OwnObjective(keras.Model):
     @standard_settings()
     def predict(self, *args, **keywords):
         """As `keras.Model.predict`; see `fit`."""
-        return super().predict(*args, **keywords)
+        given = arguments(super().predict, args, keywords)
+        if in_memory(given.get("x")):
+            given["x"] = self._checked_inputs(given["x"])[0]
+        return super().predict(**given)
 
     def train_on_batch(self, *args, **keywords):
         """As `keras.Model.train_on_batch`; see `fit`."""
@@ -112,6 +115,10 @@ class OwnObjective(keras.Model):
     def _checked_arrays(self, x, y, training: bool = False) -> tuple:
         """Inputs and targets, or None, of all subjects; refused where they are none."""
         return x, y
+
+    def _checked_inputs(self, x) -> tuple:
+        """Inputs of N subjects, refused where they are none, and N."""
+        return x, len(x[0] if isinstance(x, (tuple, list)) else x)
 
     def train_step(self, *args):
         """One step on a batch, or one for each batch of a call (see `steps`).

@@ -208,6 +208,17 @@ def test_targets_that_are_missing_or_of_another_shape_are_one_clear_error(y, mes
     assert model.train_function is None  # with good targets it can be fitted still
 
 
+def test_predict_of_keras_takes_a_table_as_fit_does():
+    model = with_head(2)
+    model.compile(run_eagerly=True)
+    table, encoded = (model.predict((ECG[FEW], c[FEW]), verbose=0) for c in (TABLE, ENCODED))
+    assert table.keys() == encoded.keys()
+    for name, values in encoded.items():
+        np.testing.assert_array_equal(table[name], values)
+    with pytest.raises(ModelError, match="these look like microvolts"):
+        model.predict((ECG[FEW] * 1000, TABLE[FEW]), verbose=0)
+
+
 # --- training -------------------------------------------------------------------------------------
 
 
