@@ -48,3 +48,26 @@ def test_of_a_large_split_everything_is_of_the_same_even_selection(monkeypatch):
     assert len(checked) == 2
     for part in checked:
         assert part.subjects["subject_id"].tolist() == validation.subjects["subject_id"].tolist()
+
+
+def test_patients_are_numbered_as_they_come_whatever_the_key_of_their_hashes():
+    cohort = simulated(30, 0)
+    before = cohort.subjects["patient_id"].to_numpy()
+    cohort.subjects["patient_id"] = before[np.arange(30) // 2]
+    found = []
+    for key in (7, 8):
+        hashed = cohort.take(np.arange(30))
+        codes = np.random.default_rng(key).permutation(30)
+        names = dict(zip(before, [f"{code:x}" for code in codes], strict=True))
+        hashed.subjects["patient_id"] = hashed.subjects["patient_id"].map(names)
+        hashed.source = "recordings"
+        found.append(judge.in_order(hashed.split(0.2, 0.3)))
+    for one, other in zip(*found, strict=True):
+        assert one.subjects["patient_id"].tolist() == other.subjects["patient_id"].tolist()
+        assert one.subjects["patient_id"].is_monotonic_increasing
+        assert one.subjects["patient_id"].nunique() == len(one) / 2
+    assert set(found[0].train.subjects["patient_id"]).isdisjoint(
+        found[0].test.subjects["patient_id"]
+    )
+    plain = cohort.split(0.2, 0.3)
+    assert judge.in_order(plain) is plain
