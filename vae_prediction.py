@@ -25,7 +25,9 @@ from vae import VAE, weighted_mean
 __all__ = ["TASKS", "VAEPrediction", "cox_partial_likelihood"]
 
 HEAD_INPUTS = ("latent", "latent_and_conditions")
-BASELINE_STEPS = 2000  # of the saved baseline hazard at most: its steps are then below 0.05%
+# Of the saved baseline hazard at most: survival at log hazards up to 3 is then within 0.002 of that
+# with all event times (simulated, 200,000 subjects).
+BASELINE_STEPS = 4000
 
 
 @keras.saving.register_keras_serializable(package="cvae_ecg")
@@ -222,7 +224,11 @@ class VAEPrediction(VAE):
         log_hazard = self.predict_log_hazard(ecg, conditions)
         times, hazard = baseline_hazard(log_hazard, time, event, self.settings["ties"])
         if len(times) > BASELINE_STEPS:
-            steps = np.linspace(0, len(times) - 1, BASELINE_STEPS).round().astype(int)
+            # Half of them evenly in events, half in hazard, which rises fast where few are at risk.
+            half = BASELINE_STEPS // 2
+            events = np.linspace(0, len(times) - 1, half).round().astype(int)
+            rises = np.searchsorted(hazard, np.linspace(hazard[0], hazard[-1], half))
+            steps = np.union1d(events, rises)
             times, hazard = times[steps], hazard[steps]
         self.baseline = {"times": times.tolist(), "cumulative_hazard": hazard.tolist()}
         return self
