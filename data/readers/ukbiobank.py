@@ -5,7 +5,9 @@ with (`1234567_20205_2_0.xml`: participant, field, visit, number), and in the fo
 
 - `subjects.csv`, a row per participant: `eid`, and any columns, such as `age` (years), `sex`
   (female / male, or 0 / 1 as UK Biobank codes them), `bmi` (kg/m2), image-derived measures, `time`
-  (years) and `event` (0 / 1). With a column `instance` (2 for `_2_0`) it has a row per visit.
+  (years) and `event` (0 / 1). With a column `instance` (2 for `_2_0`) it has a row per visit. Age,
+  sex and BMI may also be called by their fields, as UK Biobank exports them (`p21003_i2`,
+  `21003-2.0`, `f.21003.2.0`): each recording then has those of its visit.
 - `withdrawn.csv` (if wanted), the participants who withdrew, one id per line, as UK Biobank sends
   it out.
 """
@@ -30,9 +32,16 @@ from data.readers.subjects_table import MAX_YEARS
 TABLE, WITHDRAWN = "subjects.csv", "withdrawn.csv"
 KNOWN = ("instance", "sex", "age", "bmi", "time", "event")  # columns that are read as what they are
 SEXES = {"0": "female", "1": "male", "female": "female", "male": "male"}
+FIELDS = {"21003": "age", "31": "sex", "21001": "bmi"}
+ALWAYS = "sex"  # asked at the first visit only
 BEATS = {"median": read_median_beat, "stored": read_median_beat, "strip": read_strip}
 
 _FILE = re.compile(r"(\d+)_20205_(\d+)_(\d+)\.xml", re.IGNORECASE | re.ASCII)
+# Of the Research Analysis Platform, and of the tools before it.
+_FIELD = re.compile(
+    r"(?:participant\.)?p(?P<field>\d+)(?:_i(?P<visit>\d+))?(?:_a0)?"
+    r"|(?:f\.)?(?P<old>\d+)[-.](?P<at>\d+)[.]0"
+)
 _LAYOUT = f"Expected a folder of files like 1234567_20205_2_0.xml, and in it {TABLE} with `eid`"
 
 
@@ -75,11 +84,12 @@ def load_ukbiobank(
     if beats not in BEATS:
         raise CohortError(f"Expected beats among {list(BEATS)}. Received: {beats!r}.")
     recordings = _recordings(path)[:limit]
-    known, bad_rows = _participants(path / TABLE)
+    known, bad_rows, fields = _participants(path / TABLE)
     _refuse_one_time_for_all(known, recordings)
     keys = ["patient_id", "instance"] if "instance" in known else ["patient_id"]
     subjects = recordings.merge(known, on=keys, how="left", indicator=True, validate="m:1")
     reasons = np.where(subjects.pop("_merge") == "both", "", f"not in {TABLE}")
+    subjects = _of_each_visit(subjects, fields)
     if len(bad_rows):
         found = recordings.merge(bad_rows, on=keys, how="left")["reason"]
         reasons = np.where(found.notna(), found, reasons)
@@ -181,14 +191,21 @@ def _recordings(folder: Path) -> pd.DataFrame:
     )
 
 
-def _participants(file: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
+def _participants(file: Path) -> tuple[pd.DataFrame, pd.DataFrame, dict[str, dict]]:
     """The columns of `Cohort.subjects` from those of the table; rows with negative ids are gone.
 
     Returns:
-        The rows that are understood; and the ids (with instances) of the others, and why.
+        The rows that are understood; the ids (with instances) of the others, and why; and which
+        columns are fields, see `_fields`.
     """
-    table = read_table(file, ["eid"], _LAYOUT)
+    table = read_table(file, [], _LAYOUT)
+    if "eid" not in table:
+        table = table.rename(columns={"participant.eid": "eid", "f.eid": "eid"})
+    if "eid" not in table:
+        table = read_table(file, ["eid"], _LAYOUT)  # which says what is missing
     refuse_lookalikes(KNOWN, table, str(file))
+    fields = _fields(table.columns)
+    meant = {column: name for name, found in fields.items() for column in found.values()}
     reserved = ("subject_id", "patient_id", "file", "ecg_age", *MEASUREMENTS, *QUALITY)
     taken = [name for name in table if name in reserved]
     if taken:
@@ -197,7 +214,10 @@ def _participants(file: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
     eids = _eids(table["eid"], bad)
     bad.ids = eids
     here = ~eids.str.startswith("-")
-    columns = {name: _column(table[name], eids, bad) for name in table.columns.drop("eid")}
+    columns = {
+        name: _column(table[name], meant.get(name, name), eids, bad)
+        for name in table.columns.drop("eid")
+    }
     known = pd.DataFrame({"patient_id": eids, **columns})[here]
     keys = [name for name in ("patient_id", "instance") if name in known]
     twice = known.duplicated(keys, keep=False)
@@ -211,7 +231,49 @@ def _participants(file: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
         )
     reasons = bad.settle()[here]
     good = reasons == ""
-    return known[good], known[keys][~good].drop_duplicates().assign(reason=reasons)
+    return known[good], known[keys][~good].drop_duplicates().assign(reason=reasons), fields
+
+
+def _fields(columns: pd.Index) -> dict[str, dict[int | None, str]]:
+    """Name -> visit -> column that is this field, for names that no column has; None: all visits.
+
+    Where a row is a visit, a column is what it is called.
+    """
+    fields: dict[str, dict[int | None, str]] = {}
+    for column in columns:
+        found = _FIELD.fullmatch(column)
+        name = FIELDS.get(found["field"] or found["old"]) if found else None
+        if name is None or name in columns or "instance" in columns:
+            continue
+        visit = None if name == ALWAYS else found["visit"] or found["at"]
+        fields.setdefault(name, {})[visit if visit is None else int(visit)] = column
+    if fields:
+        said = (f"{name} is {', '.join(found.values())}" for name, found in fields.items())
+        print(f"{TABLE}: {'; '.join(said)}.")
+    return fields
+
+
+def _of_each_visit(subjects: pd.DataFrame, fields: dict[str, dict]) -> pd.DataFrame:
+    """Columns that are fields become one for each name, of the visit of the recording.
+
+    Raises:
+        CohortError: a field is of other visits only: at the first one people were years younger.
+    """
+    subjects = subjects.copy()
+    visits = sorted(subjects["instance"].unique())
+    for name, found in fields.items():
+        here = [visit for visit in visits if visit in found or None in found]
+        if not here:
+            raise CohortError(
+                f"{TABLE} has {name} of other visits only ({', '.join(found.values())}); the ECGs "
+                f"are of visits {', '.join(map(str, visits))}. Export the field for these."
+            )
+        value = pd.Series(np.nan, subjects.index, object if name == ALWAYS else float)
+        for visit in here:
+            rows = subjects["instance"] == visit
+            value[rows] = subjects.loc[rows, found.get(visit, found.get(None))]
+        subjects[name] = value
+    return subjects.drop(columns=[one for found in fields.values() for one in found.values()])
 
 
 def _eids(column: pd.Series, bad: BadRows) -> pd.Series:
@@ -229,15 +291,15 @@ def _eids(column: pd.Series, bad: BadRows) -> pd.Series:
     return eids.fillna("").str.replace(r"^(-?)0+(\d)", r"\1\2", regex=True)
 
 
-def _column(column: pd.Series, eids: pd.Series, bad: BadRows) -> pd.Series:
-    """A column as numbers if it holds nothing else, or text; known ones as what they are."""
-    if column.name == "sex":
+def _column(column: pd.Series, name: str, eids: pd.Series, bad: BadRows) -> pd.Series:
+    """A column as numbers if it holds nothing else, or text; known names as what they are."""
+    if name == "sex":
         return _sex(column, eids, bad)
-    if column.name == "event":
+    if name == "event":
         return flags(column, eids, bad.refuse)
-    if column.name == "instance":
+    if name == "instance":
         return _instance(column, eids, bad)
-    if column.name in ("age", "bmi", "time"):
+    if name in ("age", "bmi", "time"):
         return numbers(column, eids, bad.refuse)
     return numbers_or_text(column)
 

@@ -200,6 +200,56 @@ def test_a_wide_table_of_image_derived_measures_is_carried_along(folder):
     np.testing.assert_allclose(subjects[wide.columns], wide)
 
 
+NAMES = {
+    "platform": ("eid", "p31", "p21003_i2", "p21003_i3", "p21001_i2", "p21001_i3", "p21003_i0"),
+    "with entity": ("participant.eid", "participant.p31", "participant.p21003_i2")
+    + ("participant.p21003_i3", "participant.p21001_i2", "participant.p21001_i3", "p21003_i0"),
+    "csv": ("eid", "31-0.0", "21003-2.0", "21003-3.0", "21001-2.0", "21001-3.0", "21003-0.0"),
+    "R": ("f.eid", "f.31.0.0", "f.21003.2.0", "f.21003.3.0")
+    + ("f.21001.2.0", "f.21001.3.0", "f.21003.0.0"),
+}
+
+
+@pytest.mark.parametrize("names", NAMES.values(), ids=NAMES)
+def test_age_sex_and_bmi_may_be_called_by_their_fields_and_are_of_the_visit(folder, names, capsys):
+    rows = "1000011,0,61,,24.5,,50\n1000022,Male,55,58,27,,45\n1000033,1,70,,31,,60\n"
+    (folder / "subjects.csv").write_text(f"{','.join(names)}\n{rows}")
+    cohort = load(folder)
+    assert column(cohort, "instance") == [2, 2, 3, 2]
+    assert column(cohort, "age") == [61, 55, 58, 70]
+    assert column(cohort, "sex") == ["female", "male", "male", "male"]
+    np.testing.assert_array_equal(column(cohort, "bmi"), [24.5, 27, np.nan, 31])
+    assert not {*names} & {*cohort.subjects}
+    assert (
+        f"subjects.csv: sex is {names[1]}; age is {names[2]}, {names[3]}" in capsys.readouterr().out
+    )
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        (
+            "eid,p21003_i0\n1000011,50\n",
+            "age of other visits only .p21003_i0.; the ECGs are of vis",
+        ),
+        ("f.eid,f.31.0.0\n1000011,2\n", "sex as female or male, or .* Participant 1000011 has '2'"),
+        ("id,p31\n1000011,1\n", "lacks the columns .'eid'."),
+        ("eid,p31,time\n1000022,1,5\n", "one `time` for all visits of participant '1000022'"),
+    ],
+)
+def test_fields_that_do_not_fit_are_named(folder, table, message):
+    (folder / "subjects.csv").write_text(table)
+    with pytest.raises(CohortError, match=message):
+        load(folder)
+
+
+def test_a_column_called_as_it_is_meant_comes_before_its_field(folder):
+    (folder / "subjects.csv").write_text("eid,age,p21003_i2\n1000011,61,40\n1000022,55,40\n")
+    cohort = load(folder)
+    assert column(cohort, "age") == [61, 55, 55]
+    assert column(cohort, "p21003_i2") == [40, 40, 40]
+
+
 # --- prepared once ------------------------------------------------------------------------------
 
 
