@@ -225,6 +225,12 @@ def with_targets(cohort: Cohort, settings: ModelConfig, classes: Sequence | None
             f"The task {settings.task} needs {'two' if kind == 'binary' else 'several'} "
             f"classes. {settings.target} has: {list(classes)}."
         )
+    between = [one for one in classes if isinstance(one, float) and one % 1]
+    if between:
+        raise CohortError(
+            f"The task {settings.task} needs classes. {settings.target} has {len(classes)} numbers "
+            f"such as {between[0]:g}: did you mean --model.task regression?"
+        )
     cohort.subjects["target"] = codes
     named = ", ".join(f"{code} is {name}" for code, name in enumerate(classes))
     print(f"Classes of {settings.target}: {named}.")

@@ -116,6 +116,7 @@ def changed(**columns):
         (changed(ill=["no"] * 40), "binary", "ill", r"needs two classes. ill has: \['no'\]"),
         (changed(ill=[0, 1, 2]), "binary", "ill", r"needs two classes. ill has: \[0, 1, 2\]"),
         (changed(ill=["no"] * 40), "multiclass", "ill", "needs several classes"),
+        (changed(ill=[0.5, 1, 2]), "multiclass", "ill", "4 numbers such as 0.5: did you mean"),
         (changed(bmi=["thin"]), "regression", "bmi", "bmi of record 'sim-.*' is no number: 'thin'"),
         (changed(bmi=[np.inf]), "regression", "bmi", "bmi of record .* is no number: inf"),
         (changed(bmi=[None] * 40), "regression", "bmi", "None of the 40 .* known outcome"),
