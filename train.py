@@ -75,7 +75,7 @@ def _help(config: Config) -> Path:
 def _fitted(config: Config, cohort, split, schema, folder: Path, begin=lambda: None):
     """The trained model, what it was trained on, and the history.
 
-    `begin` is called once settings and warm start fit, before anything is trained.
+    `begin` is called once nothing is left to be refused, before anything is trained.
     """
     from evaluation.tensorboard import boards
     from training.fit import fit
@@ -90,7 +90,6 @@ def _fitted(config: Config, cohort, split, schema, folder: Path, begin=lambda: N
         warm_start(model, config.training.warm_start, config.training.freeze)
     elif config.model.linear_path or config.model.noise != "mse":  # all but the published
         model.adapt(split.train.ecg, split.train.subjects)
-    begin()
     training, validation = (
         samples_of(part, model, config.model) for part in (split.train, split.validation)
     )
@@ -100,6 +99,7 @@ def _fitted(config: Config, cohort, split, schema, folder: Path, begin=lambda: N
     if config.training.tensorboard and processes.rank() == 0:
         watchers = boards(folder / "tensorboard", validation)
     checkpoint = folder / "checkpoint" / "training.npz"
+    begin()
     history = fit(model, training, validation, config, checkpoint, watchers)
     return model, training, validation, history
 

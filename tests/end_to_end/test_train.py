@@ -166,14 +166,22 @@ def test_a_finished_run_is_not_overwritten(run, capsys):
 
 
 @pytest.mark.parametrize("name", ["first", "new"])
-def test_a_network_that_cannot_be_costs_neither_the_name_nor_the_run_to_overwrite(
-    run, name, capsys
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ("--model.conv-kernels 1 401 12 1 --model.conv-paddings valid valid", "larger than its in"),
+        ("--data.seed 1", "pip install tensorboard"),
+    ],
+)
+def test_what_cannot_be_trained_costs_neither_the_name_nor_the_run_to_overwrite(
+    run, name, changed, message, capsys, monkeypatch
 ):
+    if "tensorboard" in message:
+        monkeypatch.setattr("evaluation.tensorboard.importlib.util.find_spec", lambda name: None)
     before = sorted(path.relative_to(run.parent) for path in run.parent.rglob("*"))
-    long = [*"--model.conv-kernels 1 401 12 1 --model.conv-paddings valid valid".split()]
     with pytest.raises(SystemExit):
-        main(["--run", name, *ARGUMENTS, *long, "--overwrite"])
-    assert "is larger than its input" in capsys.readouterr().err
+        main(["--run", name, *ARGUMENTS, *changed.split(), "--overwrite"])
+    assert message in capsys.readouterr().err
     assert sorted(path.relative_to(run.parent) for path in run.parent.rglob("*")) == before
 
 
