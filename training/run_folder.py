@@ -69,7 +69,9 @@ def begun_by(folder: Path) -> Iterator[None]:
 
 def _not_begun(folder: Path) -> bool:
     """Whether a folder holds settings at most, not what the run is made of."""
-    return all(path.name in ("config.json", "config.json.partial") for path in folder.iterdir())
+    # Half a file is what a full disk, or a kill, left of the first that is written.
+    files = folder.iterdir()
+    return all(path.name == "config.json" or path.suffix == ".partial" for path in files)
 
 
 def _settle(folder: Path) -> None:

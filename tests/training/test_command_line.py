@@ -454,6 +454,10 @@ def test_a_run_is_overwritten_only_once_the_new_one_has_begun(runs, monkeypatch)
         with pytest.raises(type(error)), begun_by(open_run(SHORT, overwrite=True)):
             raise error
         assert (folder / "metrics.json").read_text() == "old"
+    with pytest.raises(OSError, match="No space"), begun_by(open_run(SHORT, overwrite=True)):
+        (folder / "environment.json.partial").write_text('{"data"')
+        raise OSError("No space left on device")
+    assert (folder / "metrics.json").read_text() == "old"
     open_run(SHORT, overwrite=True)  # and is killed then
     assert not (folder / "metrics.json").exists()
     with pytest.raises(RunError, match="other settings"):
