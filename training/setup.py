@@ -72,9 +72,9 @@ def open_data(config: Config) -> tuple[Cohort, Split, ConditionSchema]:
         unseen = [name for name in condition.categories if name not in known]
         if unseen:
             print(
-                f"Warning: {condition.name} of no training subject is {' or '.join(unseen)}: what "
+                f"Warning: no training subject has {condition.name} {' or '.join(unseen)}: what "
                 "the model makes of that is a guess. Leave the condition out of data.conditions, "
-                "or do not ask for it."
+                "or do not ask for that."
             )
     return cohort, split, schema
 

@@ -94,9 +94,9 @@ def load_arrays(
         subjects.insert(0, "subject_id", range(len(subjects)))
     if "patient_id" not in subjects:
         print(
-            f"{path.name} names no patients: each recording counts as a patient of its own. If "
-            "they have several, give a column patient_id, or the same patient may be trained and "
-            "judged on."
+            f"{path} names no patients: each recording counts as a patient of its own. If some "
+            "have several recordings, give a column patient_id, or a model is judged on patients "
+            "that it was trained on."
         )
     at = default_qrs_sample(sampling_rate) if qrs_sample is None else qrs_sample
     source = f"arrays in {path.name}"

@@ -176,7 +176,7 @@ def test_a_category_of_no_training_subject_is_told(tmp_path, capsys):
     np.save(tmp_path / "ecg.npy", cohort.ecg)
     cohort.subjects.assign(sex="male").to_csv(tmp_path / "subjects.csv", index=False)
     open_data(replace(CONFIG, data=DataConfig(source="arrays", path=tmp_path)))
-    assert "Warning: sex of no training subject is female" in capsys.readouterr().out
+    assert "Warning: no training subject has sex female" in capsys.readouterr().out
 
 
 def test_a_warm_start_from_nothing(tmp_path):
