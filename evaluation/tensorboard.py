@@ -36,10 +36,12 @@ def boards(folder: Path, validation: Samples) -> list[keras.callbacks.Callback]:
         validation: of which KL and reconstructions are; some of its real ECGs are in the pictures.
 
     Raises:
-        ConfigError: TensorBoard is not installed.
+        ConfigError: TensorBoard, or TensorFlow which writes its files, is not installed.
     """
-    if importlib.util.find_spec("tensorboard") is None:
-        raise ConfigError("training.tensorboard: expected the package. pip install tensorboard.")
+    needed = ("tensorboard", "tensorflow")  # JAX does without the latter
+    lacking = " ".join(name for name in needed if importlib.util.find_spec(name) is None)
+    if lacking:
+        raise ConfigError(f"training.tensorboard: expected the package. pip install {lacking}.")
     # Loss, metrics and learning rate of each epoch.
     curves = keras.callbacks.TensorBoard(str(folder), write_graph=False)
     return [curves, Latents(folder / "latent", validation)]

@@ -63,7 +63,10 @@ def test_curves_kl_and_reconstructions_are_written(tmp_path, monkeypatch):
     assert (int(width), int(height)) > (100, 100)
 
 
-def test_without_tensorboard_it_says_what_to_install(tmp_path, monkeypatch):
-    monkeypatch.setattr(tensorboard.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(ConfigError, match="pip install tensorboard"):
+@pytest.mark.parametrize("lacking", ["tensorboard", "tensorflow"])
+def test_without_what_it_needs_it_says_what_to_install(tmp_path, monkeypatch, lacking):
+    monkeypatch.setattr(
+        tensorboard.importlib.util, "find_spec", lambda name: name != lacking or None
+    )
+    with pytest.raises(ConfigError, match=f"pip install {lacking}\\."):
         tensorboard.boards(tmp_path, VALIDATION)
