@@ -262,7 +262,8 @@ class Cohort:
                 parts all go to the first of these, so that none that is judged was trained on.
 
         Returns:
-            (train, validation, test); no patient is in two of them.
+            (train, validation, test); no patient is in two of them. Of a memory-mapped cohort of
+            more than `SMALL` bytes all stay on disk (see `take`): `part.ecg[rows]` reads an array.
 
         Raises:
             CohortError: a part would be empty, or the folds divide a patient.
