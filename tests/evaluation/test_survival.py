@@ -519,8 +519,8 @@ def test_unusable_settings_are_named(splits):
 
 
 def test_risk_groups_take_their_limits_from_training():
-    groups = risk_groups(np.arange(300), np.array([-5, 99, 150, 250, 900]))
-    np.testing.assert_array_equal(groups, [0, 0, 1, 2, 2])
+    groups = risk_groups(np.arange(300), np.array([-5, 50, 99, 150, 250]))
+    np.testing.assert_array_equal(groups, [0, 0, 0, 1, 2])
 
 
 def test_kaplan_meier_figure_shows_numbers_at_risk_and_the_log_rank_p():
