@@ -215,11 +215,11 @@ def _event_probability(
     low, high = band.loc[:horizon].iloc[-1]
     share = 1 - float(fitted.predict(horizon))
     # Greenwood's variance is 0 where nobody or everybody has the event: Clopper and Pearson's
-    # limits then, of those who were observed so long.
+    # limits then, of those who were observed so long or had the event.
     if share == 0:
         return share, 0.0, 1 - ALPHA ** (1 / max(int((time[rows] >= horizon).sum()), 1))
     if share == 1:
-        return share, ALPHA ** (1 / int(rows.sum())), 1.0
+        return share, ALPHA ** (1 / int(event[rows].sum())), 1.0
     return share, 1 - float(high), 1 - float(low)
 
 
