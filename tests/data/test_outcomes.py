@@ -65,9 +65,12 @@ def test_one_time_for_recordings_of_several_days_is_said(recorded, said, tmp_pat
     cohort.subjects.loc[1, ["patient_id", "time"]] = cohort.subjects.loc[0, ["patient_id", "time"]]
     if recorded:
         cohort.subjects["recorded"] = recorded + [np.nan] * 18
-    cohort.save(tmp_path)
-    load_cohort(DataConfig(source="prepared", path=tmp_path))
-    assert ("1 patients have several recordings with one and" in capsys.readouterr().out) == said
+    cohort.save(tmp_path / "one")
+    cohort.subjects.loc[1, "time"] += 1  # each its own
+    cohort.save(tmp_path / "each")
+    for name, told in (("one", said), ("each", False)):
+        load_cohort(DataConfig(source="prepared", path=tmp_path / name))
+        assert ("1 patients have several recordings with on" in capsys.readouterr().out) == told
 
 
 def test_recordings_that_the_table_lacks_and_empty_fields_have_no_outcome(file):
