@@ -198,15 +198,15 @@ def test_without_a_maximum_or_an_event_a_regression_has_no_coefficient():
     assert np.isfinite(coefficients[0]).all()
 
 
-@pytest.mark.parametrize("discordant", [False, True])
+@pytest.mark.parametrize("discordant", [0, 1, 2])
 def test_a_calibration_slope_that_many_samples_lack_has_no_interval(splits, discordant):
     train, _ = splits
     score = np.random.default_rng(3).standard_normal(40)
     order = np.argsort(-score)
     time, event = np.full(40, 8.0), np.zeros(40)
     time[order[:5]], event[order[:5]] = np.arange(1, 6), 1  # the highest risks, in order
-    if discordant:  # one that half of the samples lack
-        time[order[30]], event[order[30]] = 5.5, 1
+    late = order[30 : 30 + discordant]  # of the samples a third lack one, an eighth lack two
+    time[late], event[late] = 5.5, 1
     conditions = train.conditions.iloc[:40]
     test = SurvivalSplit(conditions, train.latent[:40], time, event, score)
     found = survival_metrics(train, test, exponential_baseline(), [2.0, 5.0], draws=40)
@@ -387,6 +387,10 @@ def test_uno_auc_and_brier_of_the_head_are_those_of_double_loops(splits, metrics
     scores = brier_scores(survival, grid, test.time, test.event, (times, g)).mean(axis=0)
     expected = ((scores[1:] + scores[:-1]) / 2).mean()
     assert metrics["model_ibs"] == pytest.approx(expected, rel=1e-9)
+    known = KaplanMeierFitter().fit(train.time, train.event).predict(grid).to_numpy()
+    scores = brier_scores(known, grid, test.time, test.event, (times, g)).mean(axis=0)
+    expected = ((scores[1:] + scores[:-1]) / 2).mean()
+    assert metrics["kaplan_meier_ibs"] == pytest.approx(expected, rel=1e-9)
     expected = 1 - metrics["model_ibs"] / metrics["kaplan_meier_ibs"]
     assert metrics["model_ibs_skill"] == pytest.approx(expected)
 
