@@ -286,20 +286,30 @@ def test_the_influence_of_a_patient_is_what_leaving_out_all_recordings_does():
         np.testing.assert_allclose(coefficients - without, influence[patient], atol=6e-3)
 
 
+def test_the_influence_of_many_patients_is_worked_out_in_parts(monkeypatch):
+    x, rng = design()
+    y, groups = rng.standard_normal((60, 2)), np.arange(60) % 20
+    whole = huber_regression(x, y, groups)[1]
+    monkeypatch.setattr("evaluation.measures.slopes.SOME", 7)
+    np.testing.assert_allclose(huber_regression(x, y, groups)[1], whole)
+
+
 def test_a_rare_category_is_unknown_and_without_the_first_nothing_is_compared():
     rng = np.random.default_rng(0)
 
-    def slopes_of(**counts):
-        centre = np.repeat(list(counts), list(counts.values()))
+    def slopes_of(recordings=1, **counts):
+        centre = np.tile(np.repeat(list(counts), list(counts.values())), recordings)
         height = pd.Series(centre).map({"a": 0.0, "b": 1.0, "c": -0.4}) + 0.1 * rng.normal(
             size=len(centre)
         )
-        subjects = pd.DataFrame({"centre": centre, "patient_id": np.arange(len(centre))})
+        patient = np.arange(len(centre)) % sum(counts.values())
+        subjects = pd.DataFrame({"centre": centre, "patient_id": patient})
         return fit(pd.DataFrame({"r": height}), subjects, CENTRE)[1]
 
-    found = slopes_of(a=20, b=100, c=9)
-    assert found["centre_b", "r"] == pytest.approx(1, abs=0.05)
-    assert np.isnan(found["centre_c", "r"])
+    for recordings in (1, 3):
+        found = slopes_of(recordings, a=20, b=100, c=9)
+        assert found["centre_b", "r"] == pytest.approx(1, abs=0.05)
+        assert np.isnan(found["centre_c", "r"])
     for few in ({"b": 100, "c": 100}, {"a": 9, "b": 100, "c": 100}):
         assert np.isnan(list(slopes_of(**few).values())).all()
     assert np.isfinite(list(slopes_of(a=50, b=50, c=50).values())).all()
@@ -310,3 +320,4 @@ def test_degrees_of_freedom_count_patients():
     table = pd.DataFrame({"qrs": np.random.default_rng(0).normal(size=180)})
     assert fit(table, many, AGE, SEX)[0].freedom.tolist() == [60 - 3] * 2
     assert robust_means(table.to_numpy(), np.arange(180) % 60, 60).freedom.tolist() == [59]
+    assert np.isnan(robust_means(table.to_numpy(), np.arange(180) % 9, 9).value).all()
