@@ -8,7 +8,7 @@ from scipy import signal
 from scipy.signal import resample
 
 from benchmarks.delineation import read_record, read_waves
-from data.beats import BeatError, _median, _quality, _windows, median_beat, qrs_bounds
+from data.beats import BeatError, _median, _quality, _reach, _windows, median_beat, qrs_bounds
 from data.cohort import INDEPENDENT_LEADS, LEADS, QRS_SAMPLE, derive_leads, einthoven_residual
 from data.qrs import find_peaks
 from data.strips import Strip, check_limb_leads, clean
@@ -82,6 +82,12 @@ def test_the_middle_of_the_qrs_lies_on_its_sample_whatever_its_width(width):
     onset, offset = qrs_bounds(found[[0, 1, *range(6, 12)]][:, 25:275].T)
     assert 25 + (onset + offset) / 2 == pytest.approx(QRS_SAMPLE, abs=2)
     assert 2 * (offset - onset) == pytest.approx(100 * width, abs=12 * width)
+
+
+def test_a_qrs_goes_on_after_less_than_8_slow_samples_but_not_after_8():
+    fast = np.zeros(60, bool)
+    fast[[0, 1, 9, 18]] = True
+    assert _reach(fast) == 9
 
 
 @pytest.mark.parametrize("rate", [240, 400, 1000])

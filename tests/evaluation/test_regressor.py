@@ -123,6 +123,10 @@ def test_unknown_conditions_are_left_out_of_training_and_judging(regressor):
 
     few = train.subjects.assign(bmi=train.subjects["bmi"].where(train.subjects.index < 9), age=50.0)
     assert set(ConditionRegressor(SCHEMA, train.ecg, few, SPLIT.validation).readings) == {"sex"}
+    check = SPLIT.validation.take(np.arange(20))
+    check.subjects["bmi"] = check.subjects["bmi"].where(check.subjects.index < 9)
+    readings = ConditionRegressor(SCHEMA, train.ecg, train.subjects, check).readings
+    assert set(readings) == {"age", "sex"}
 
 
 def test_each_category_is_read_by_itself_and_other_leads_are_read_as_they_are():

@@ -253,8 +253,10 @@ def test_a_step_on_weighted_rows_is_one_on_the_rows_of_weight_above_0(call, monk
 @pytest.mark.parametrize("way", ["evaluate", "validation_data"])
 def test_weights_below_0_are_refused(way, wrong, monkeypatch):
     monkeypatch.setitem(globals(), "WEIGHT", np.where(ROWS == 4, wrong, 1.0))
+    model = told()
     with pytest.raises(ModelError, match="weights of 0 or more. Received: .* in row 4"):
-        WITH_WEIGHTS[way](told())
+        WITH_WEIGHTS[way](model)
+    assert model.optimizer.iterations == 0
 
 
 def test_weights_are_divided_with_the_rows_for_validation():
@@ -274,6 +276,8 @@ def test_weights_of_a_head_without_targets_do_not_make_some_up():
     model = told(VAEPrediction)
     with pytest.raises(ModelError, match="needs targets"):
         model.fit(X, sample_weight=WEIGHT, verbose=0)
+    with pytest.raises(ModelError, match="needs targets"):
+        model.fit(Batched(X), verbose=0)
 
 
 COMPILED = {

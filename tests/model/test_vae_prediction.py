@@ -320,6 +320,7 @@ def test_survival_is_a_falling_probability_and_follows_from_baseline_and_log_haz
         warnings.simplefilter("always")
         survival = model.predict_survival(ECG[FEW], TABLE[FEW], [0.5, 1, 1.9, 2, 3, 9])
     assert any("last event of the training subjects was at 4 (y" in str(one) for one in said)
+    model.predict_survival(ECG[FEW], TABLE[FEW], [8])  # without a warning
     hazard_ratio = np.exp(model.predict_log_hazard(ECG[FEW], TABLE[FEW]).astype(float))
     expected = np.exp(-hazard_ratio[:, None] * np.array([0, 0.1, 0.1, 0.3, 0.3, 0.35]))
     np.testing.assert_allclose(survival, expected, rtol=1e-6)

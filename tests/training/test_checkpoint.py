@@ -76,6 +76,13 @@ def test_a_run_does_not_go_on_with_conditions_that_are_coded_otherwise(tmp_path)
     model, saver = opened(path, schema=ConditionSchema([other]))
     with pytest.raises(TrainingError, match=r'CONDITIONS: .*"male", "female".* -> .*"female"'):
         saver.restore(model)
+    with np.load(path) as saved:  # as earlier versions wrote it
+        earlier = {name: saved[name] for name in saved if name != "conditions"}
+    np.savez(path, **earlier)
+    assert saver.restore(model) == 1
+    model.schema = None  # its conditions are encoded by the user
+    epoch(saver, 1, 3)
+    assert saver.restore(model) == 2
 
 
 def test_what_is_lost_names_the_best_epoch_that_is_kept(tmp_path):
