@@ -20,6 +20,7 @@ from data.cohort import LEADS, CohortError
 from data.readers import bounds
 from data.readers.exports import read_export
 from data.readers.formats import MAX_XML, PARSERS, tell_format
+from data.readers.kept import UNREADABLE
 from data.readers.recordings import find_files, load_recordings
 from data.strips import BeatError
 from tests import recording_files as files
@@ -238,6 +239,17 @@ def test_samples_that_contradict_their_checksum_are_refused(folder):
     received = reasons(folder)
     assert "checksum" in received.pop("A1.hea")
     assert set(received.values()) == {"samples contradict their checksum"}
+
+
+def test_a_file_that_fails_for_a_moment_counts_as_unreadable_which_is_read_again(
+    folder, monkeypatch
+):
+    def fail(*_):
+        raise OSError("the disk was away")
+
+    monkeypatch.setattr(module, "read_file", fail)
+    with pytest.raises(BeatError, match=rf"^{UNREADABLE} \(OSError\)"):
+        module.FileReader(str(folder), False, None)(module.state(folder, "good"))
 
 
 def test_wfdb_headers_without_signals_rate_or_sense(folder):

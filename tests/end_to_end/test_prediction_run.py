@@ -255,6 +255,10 @@ def test_each_epoch_is_judged_on_the_whole_validation_split_as_lifelines_does():
     assert logs["val_partial_likelihood"] == pytest.approx(negative / event.sum(), rel=1e-5)
     assert logs["val_objective"] == pytest.approx(100 + 4 * negative / len(event), rel=1e-6)
     assert logs["objective"] == 7 + 4 * 2
+    model.task = "binary"
+    logs |= {"val_task_loss": 3.0, "val_objective": 100.0, "objective": 7.0}
+    callback.on_epoch_end(0, logs)
+    assert (logs["objective"], logs["val_objective"]) == (7 + 4 * 2, 100 + 4 * 3)
 
 
 def test_the_best_epoch_has_the_lowest_loss_or_the_highest_c_index():

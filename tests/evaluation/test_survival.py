@@ -574,7 +574,10 @@ def test_calibration_and_individual_figures_draw_what_they_are_given():
     event[lost], time[lost] = 0, 2
     axes = plot_calibration(probability, time, event, 4.0).axes[0]
     [bars] = axes.collections
-    first, *_, last = (path.vertices[:, 1] for path in bars.get_paths())
+    first, second, *_, last = (path.vertices[:, 1] for path in bars.get_paths())
+    rows = np.argsort(probability)[30:60]
+    band = KaplanMeierFitter().fit(time[rows], event[rows]).confidence_interval_.loc[:4]
+    np.testing.assert_allclose(second, 1 - band.iloc[-1, ::-1])
     np.testing.assert_allclose([*first, *last], [0, 1 - 0.025 ** (1 / 18), 0.025 ** (1 / 20), 1])
     times = np.linspace(0, 9, 10)
     curves = np.exp(-times / 8 * np.exp([-1.0, 0.0, 1.0])[:, None])

@@ -174,13 +174,16 @@ def test_subjects_that_break_the_contract(tmp_path, subjects, message):
 def test_a_category_of_no_training_subject_is_told(tmp_path, capsys):
     cohort = simulate(40, seed=0)
     np.save(tmp_path / "ecg.npy", cohort.ecg)
-    cohort.subjects.assign(sex="male").to_csv(tmp_path / "subjects.csv", index=False)
-    open_data(replace(CONFIG, data=DataConfig(source="arrays", path=tmp_path)))
+    config = replace(CONFIG, data=DataConfig(source="arrays", path=tmp_path))
+    sex = np.where(cohort.subjects.index == 3, "female", "male")  # of the validation split
+    cohort.subjects.assign(sex=sex).to_csv(tmp_path / "subjects.csv", index=False)
+    split = open_data(config)[1]
+    assert (split.validation.subjects["sex"] == "female").any()
     assert "Warning: no training subject has sex female" in capsys.readouterr().out
 
 
 def test_a_warm_start_from_nothing(tmp_path):
-    with pytest.raises(TrainingError, match="training.warm_start: no run or model lies at"):
+    with pytest.raises(TrainingError, match="warm_start: no run or model lies at .* as runs/NAME"):
         check_warm_start(tmp_path)
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "parameters.json").write_text("{}")
