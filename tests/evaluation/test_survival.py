@@ -395,6 +395,16 @@ def test_uno_auc_and_brier_of_the_head_are_those_of_double_loops(splits, metrics
     assert metrics["model_ibs_skill"] == pytest.approx(expected)
 
 
+def test_in_whole_years_those_lost_in_the_year_of_the_horizon_are_no_controls(splits):
+    train, test = (replace(part, time=np.ceil(part.time)) for part in splits)
+    found = survival_metrics(train, test, exponential_baseline(), horizons=(2, 5), draws=2)
+    g = step_function(*censoring_survival(test.time, test.event), test.time, 1.0, side="left")
+    case, control = test.event & (test.time <= 5), test.time > 5
+    right = test.log_hazard[case, None] > test.log_hazard[control]
+    expected = np.average(right.mean(axis=1), weights=1 / g[case])
+    assert found["model_auc_2"] == pytest.approx(expected, rel=1e-6)
+
+
 def test_simulated_truth_is_recognised(metrics):
     # The head says twice the true log hazard: its order is perfect, its spread is not.
     assert metrics["model_c_harrell"] == pytest.approx(metrics["oracle_c_harrell"])
