@@ -21,6 +21,7 @@ from data.synthetic import simulate
 from evaluation.explorer.network import Numbers
 from evaluation.explorer.page import HERE, SCRIPTS, description, scripts, write_explorer
 from evaluation.explorer.reference import design, of_training
+from evaluation.figures import paper
 from evaluation.measures.features import FEATURES, measure
 from model.cox import survival_function
 from model.published import PUBLISHED
@@ -686,6 +687,12 @@ def test_a_file_holds_what_is_pinned_beside_what_is_shown(numbers):
 
 
 # --- without a browser ----------------------------------------------------------------------------
+
+
+def test_the_page_lays_out_paper_as_figures_do():
+    script = (HERE / "paper.js").read_text("utf-8")
+    for name in ("MARGIN", "GAP", "REACH"):
+        assert f"const {name} = {getattr(paper, name):g};" in script
 
 
 def test_the_scripts_are_clean(tmp_path):

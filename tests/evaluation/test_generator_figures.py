@@ -2,6 +2,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.colors import to_hex
+from matplotlib.text import Text
 
 from data.cohort import LEADS
 from data.conditions import Condition, ConditionSchema
@@ -52,6 +53,18 @@ def test_categories_are_bars_and_missing_values_are_counted():
     assert "unknown: 1 of 5 in training\n0 of 2 in test" in sex.get_xlabel()
     assert age.get_xlabel().startswith("years")
     assert "unknown: 1 of 5 in training" in age.get_xlabel()
+
+
+def test_long_names_stand_beside_each_other():
+    names = [f"left_ventricular_ejection_fraction_at_visit_{number}" for number in range(3)]
+    table = pd.DataFrame({name: [20.0, 30.0] for name in names})
+    schema = ConditionSchema([Condition(name) for name in names])
+    figure = plot_conditions(schema, {"training": table, "test": table})
+    figure.draw_without_rendering()
+    titles = [one for one in figure.findobj(Text) if one.get_text() in names]
+    places = [one.get_window_extent() for one in titles]
+    assert [one.get_text() for one in titles] == names
+    assert all(one.x1 < other.x0 for one, other in zip(places, places[1:], strict=False))
 
 
 def test_a_split_where_a_condition_is_never_known_can_be_drawn(tmp_path):
