@@ -617,6 +617,9 @@ def numbers(tried, tmp_path_factory):
         found.swept = sweepValues({ kind: "continuous", p5: 10, p95: 40, step: 1 }, 4);
         found.sides = [165, 170, -165, 160, -160].map((value) =>
             outside({ centre: 175 }, value, [165, 195]));
+        const angle = (low, high) => ({ low: [low], high: [high], least: 0, most: 180 });
+        found.possible = [[-5, 190], [190, 200], [-9, -1], [20, 10]].map((ends) =>
+            middleRange(model, angle(...ends), start.values));
         drawSurvival(model, [[0, "was"], [1, "now"]]);
         found.heights = [...document.querySelectorAll("#risk polyline")].map((line) =>
             line.getAttribute("points").split(" ").map((point) => Number(point.split(",")[1])));
@@ -670,6 +673,7 @@ def test_the_head_is_told_in_its_own_unit_and_as_a_ratio_to_what_is_pinned(numbe
 def test_ends_of_ranges_belong_to_them_and_angles_turn(numbers):
     assert numbers["swept"] == [10, 20, 30, 40]
     assert numbers["sides"] == [0, 0, 0, -1, 1]
+    assert numbers["possible"] == [[0, 180], None, None, None]
 
 
 @needs_chromium
