@@ -238,6 +238,9 @@ def _fields(columns: pd.Index) -> dict[str, dict[int | None, str]]:
     """Name -> visit -> column that is this field, for names that no column has; None: all visits.
 
     Where a row is a visit, a column is what it is called.
+
+    Raises:
+        CohortError: two columns are the same field of the same visit.
     """
     fields: dict[str, dict[int | None, str]] = {}
     for column in columns:
@@ -246,7 +249,12 @@ def _fields(columns: pd.Index) -> dict[str, dict[int | None, str]]:
         if name is None or name in columns or "instance" in columns:
             continue
         visit = None if name == ALWAYS else found["visit"] or found["at"]
-        fields.setdefault(name, {})[visit if visit is None else int(visit)] = column
+        visit, of_visits = visit if visit is None else int(visit), fields.setdefault(name, {})
+        if visit in of_visits:
+            raise CohortError(
+                f"{TABLE} has {name} twice, as {of_visits[visit]} and as {column}. Leave one out."
+            )
+        of_visits[visit] = column
     if fields:
         said = (f"{name} is {', '.join(found.values())}" for name, found in fields.items())
         print(f"{TABLE}: {'; '.join(said)}.")
@@ -268,6 +276,9 @@ def _of_each_visit(subjects: pd.DataFrame, fields: dict[str, dict]) -> pd.DataFr
                 f"{TABLE} has {name} of other visits only ({', '.join(found.values())}); the ECGs "
                 f"are of visits {', '.join(map(str, visits))}. Export the field for these."
             )
+        none = int((~subjects["instance"].isin(here)).sum())
+        if none:
+            print(f"{TABLE} has no {name} of the visit of {none} recordings: it is unknown there.")
         value = pd.Series(np.nan, subjects.index, object if name == ALWAYS else float)
         for visit in here:
             rows = subjects["instance"] == visit

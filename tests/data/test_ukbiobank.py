@@ -233,6 +233,8 @@ def test_age_sex_and_bmi_may_be_called_by_their_fields_and_are_of_the_visit(fold
             "age of other visits only .p21003_i0.; the ECGs are of vis",
         ),
         ("f.eid,f.31.0.0\n1000011,2\n", "sex as female or male, or .* Participant 1000011 has '2'"),
+        ("eid,p21003_i2,21003-2.0\n1000011,61,62\n", "age twice, as p21003_i2 and as 21003-2.0"),
+        ("eid,p31,p31_i0\n1000011,0,1\n", "sex twice, as p31 and as p31_i0"),
         ("id,p31\n1000011,1\n", "lacks the columns .'eid'."),
         ("eid,p31,time\n1000022,1,5\n", "one `time` for all visits of participant '1000022'"),
     ],
@@ -241,6 +243,12 @@ def test_fields_that_do_not_fit_are_named(folder, table, message):
     (folder / "subjects.csv").write_text(table)
     with pytest.raises(CohortError, match=message):
         load(folder)
+
+
+def test_a_visit_without_its_field_is_said(folder, capsys):
+    (folder / "subjects.csv").write_text("eid,p21003_i2\n1000011,61\n1000022,55\n1000033,70\n")
+    np.testing.assert_array_equal(column(load(folder), "age"), [61, 55, np.nan, 70])
+    assert "no age of the visit of 1 recordings: it is unknown" in capsys.readouterr().out
 
 
 def test_a_column_called_as_it_is_meant_comes_before_its_field(folder):
