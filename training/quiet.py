@@ -31,7 +31,7 @@ def import_keras() -> None:
 
 
 def _import() -> None:
-    """Without searches for garbage: they take 0.7 s of an import, and there is none."""
+    """Without searches for garbage, which take 2 s with those at the end; see `benchmarks.start`."""
     searches = gc.isenabled()
     gc.disable()
     try:
