@@ -31,7 +31,7 @@ def import_keras() -> None:
 
 
 def _import() -> None:
-    """Without searches for garbage, which take 2 s with those at the end; see `benchmarks.start`."""
+    """Without searches for garbage: 2 s, with those at the end; see `benchmarks.start`."""
     searches = gc.isenabled()
     gc.disable()
     try:
